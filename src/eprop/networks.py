@@ -1,0 +1,303 @@
+"""Networks: weights around a neuron model, stacked and bidirectional layers, the readout.
+
+Axes are `[time, batch, neuron]` and weights `[presynaptic, current, postsynaptic]` throughout.
+"""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+
+from eprop.eligibility import Carry, Synapses, start
+from eprop.errors import require
+from eprop.learning_signals import Feedback, broadcast_readout
+from eprop.neurons import Filtered, Neuron, readout_output, recurrent_output
+from eprop.rules import Rule
+
+
+class LayerOutput(NamedTuple):
+    z: Float[Array, "time batch neuron"]
+    z_bar: Float[Array, "time batch neuron"]
+    carry: Any
+
+
+class Recurrent(eqx.Module):
+    """A layer: input and recurrent weights around a neuron model.
+
+        I_t^q = sum_i w_in[i,q,j] x_i^t + sum_i w_rec[i,q,j] z_i^{t-1} + bias[q,j]
+
+    Args:
+        neuron: the neuron model.
+        n_in, n: numbers of inputs and neurons.
+        key: random key. `w_in ~ N(0,1)/sqrt(n_in)`, `w_rec ~ N(0,1)/sqrt(n)` (Bellec et al. 2020, released code).
+        bias: whether the currents have a trained bias (starts at zero).
+        autapses: whether a neuron feeds itself; None: not for spiking models.
+        mask_in, mask_rec: fixed connectivity, boolean `[n_in, n]` and `[n, n]`; None: all.
+        trainable: names of neuron constants to train (`("tau_m",)`); they become arrays `[neuron]`.
+        weight_scale: factor on the initial weights.
+    """
+
+    neuron: Neuron
+    w_in: Float[Array, "n_in k_in neuron"]
+    w_rec: Float[Array, "neuron k_rec neuron"]
+    bias: Float[Array, "current neuron"] | None
+    mask_in: Bool[Array, "n_in neuron"] | None
+    mask_rec: Bool[Array, "neuron neuron"] | None
+    autapses: bool = eqx.field(static=True)
+    trainable: tuple[str, ...] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        neuron: Neuron,
+        n_in: int,
+        n: int,
+        *,
+        key: PRNGKeyArray,
+        bias: bool = False,
+        autapses: bool | None = None,
+        mask_in: Bool[Array, "n_in n"] | None = None,
+        mask_rec: Bool[Array, "n n"] | None = None,
+        trainable: tuple[str, ...] = (),
+        weight_scale: float = 1.0,
+        dtype: Any = jnp.float32,
+    ) -> None:
+        require(n_in >= 1 and n >= 1, f"n_in = {n_in}, n = {n}: a layer needs at least one input and one neuron")
+        for name, mask, shape in (("mask_in", mask_in, (n_in, n)), ("mask_rec", mask_rec, (n, n))):
+            require(
+                mask is None or mask.shape == shape, f"{name}: expected shape {shape}, got {getattr(mask, 'shape', ())}"
+            )
+        k_in, k_rec = _fed(neuron, neuron.input_currents), _fed(neuron, neuron.recurrent_currents)
+        key_in, key_rec = jax.random.split(key)
+        self.neuron = as_arrays(neuron, trainable, n, dtype)
+        self.w_in = weight_scale * jax.random.normal(key_in, (n_in, len(k_in), n), dtype) * n_in**-0.5
+        self.w_rec = weight_scale * jax.random.normal(key_rec, (n, len(k_rec), n), dtype) * n**-0.5
+        self.bias = jnp.zeros((neuron.num_currents, n), dtype) if bias else None
+        self.mask_in, self.mask_rec = mask_in, mask_rec
+        self.autapses = not neuron.spiking if autapses is None else autapses
+        self.trainable = trainable
+
+    @property
+    def size(self) -> int:
+        return self.w_rec.shape[-1]
+
+    def synapses(self) -> Synapses:
+        """The weights that act: masked, without autapses, and with a place for every current."""
+        w_in, w_rec = self.w_in, self.w_rec
+        if self.mask_in is not None:
+            w_in = w_in * self.mask_in[:, None].astype(w_in.dtype)
+        if self.mask_rec is not None:
+            w_rec = w_rec * self.mask_rec[:, None].astype(w_rec.dtype)
+        if not self.autapses:
+            w_rec = w_rec * (1.0 - jnp.eye(self.size, dtype=w_rec.dtype))[:, None]
+        neuron = self.neuron
+        return Synapses(
+            _place(w_in, neuron.input_currents, neuron.num_currents),
+            _place(w_rec, neuron.recurrent_currents, neuron.num_currents),
+            self.bias,
+        )
+
+    def start(self, batch: int) -> Carry:
+        """The carry before the first step."""
+        return start(self.neuron, batch, self.size, self.w_in.dtype)
+
+    def __call__(
+        self,
+        inputs: Float[Array, "time batch n_in"],
+        rule: Rule,
+        carry: Carry | None = None,
+        lengths: Int[Array, "batch"] | None = None,  # noqa: F821
+    ) -> LayerOutput:
+        """Run the layer; `lengths` are not needed here (a causal layer cannot see what follows a sample's end)."""
+        carry = self.start(inputs.shape[1]) if carry is None else carry
+        outputs, carry = rule.unroll(self.neuron, self.synapses(), inputs, carry)
+        return LayerOutput(recurrent_output(outputs), readout_output(outputs), carry)
+
+
+class Bidirectional(eqx.Module):
+    """Two layers side by side, one reading time forwards and one backwards; outputs are concatenated.
+
+    With `lengths` the backward layer starts at each sample's own last step. Not online: it needs the whole sequence.
+    """
+
+    forward: Recurrent
+    backward: Recurrent
+
+    @property
+    def size(self) -> int:
+        return self.forward.size + self.backward.size
+
+    def start(self, batch: int) -> tuple[Carry, Carry]:
+        return self.forward.start(batch), self.backward.start(batch)
+
+    def __call__(self, inputs, rule, carry=None, lengths=None) -> LayerOutput:
+        ahead, behind = (None, None) if carry is None else carry
+        first = self.forward(inputs, rule, ahead)
+        second = self.backward(reverse_time(inputs, lengths), rule, behind)
+        join = lambda a, b: jnp.concatenate([a, reverse_time(b, lengths)], axis=-1)  # noqa: E731
+        return LayerOutput(join(first.z, second.z), join(first.z_bar, second.z_bar), (first.carry, second.carry))
+
+
+class Readout(eqx.Module):
+    """`y_t = z_bar_t W_out + b`, with feedback weights `B` beside `W_out` for e-prop 1.
+
+    Args:
+        n, n_out: neurons read, outputs.
+        feedback_scale: standard deviation of the initial `B`; None for `1/sqrt(n)`.
+        weight_scale: standard deviation of the initial `W_out`; None for `1/sqrt(n)`.
+    """
+
+    weight: Float[Array, "neuron output"]
+    bias: Float[Array, "output"]  # noqa: F821
+    feedback_weights: Float[Array, "neuron output"]
+
+    def __init__(
+        self,
+        n: int,
+        n_out: int,
+        *,
+        key: PRNGKeyArray,
+        feedback_scale: float | None = None,
+        weight_scale: float | None = None,
+        dtype: Any = jnp.float32,
+    ) -> None:
+        key_out, key_feedback = jax.random.split(key)
+        scale = n**-0.5 if weight_scale is None else weight_scale
+        self.weight = scale * jax.random.normal(key_out, (n, n_out), dtype)
+        scale = n**-0.5 if feedback_scale is None else feedback_scale
+        self.feedback_weights = scale * jax.random.normal(key_feedback, (n, n_out), dtype)
+        self.bias = jnp.zeros((n_out,), dtype)
+
+    def __call__(self, z_bar: Float[Array, "time batch neuron"], feedback: Feedback) -> Array:
+        return broadcast_readout(z_bar, self.weight, self.feedback_weights, feedback) + self.bias[None, None]
+
+
+class NetworkOutput(NamedTuple):
+    y: Float[Array, "time batch output"]
+    z: tuple[Float[Array, "time batch neuron"], ...]  # one entry a layer
+    carry: tuple
+
+
+class Network(eqx.Module):
+    """Recurrent layers, one on the other, and a readout.
+
+    The readout reads the last layer's `z_bar`, or every layer's where `read_all` (as the authors' CTC network).
+    A layer above another is fed with its unfiltered `z`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from eprop import ALIF, EProp1, Filtered, Network, Readout, Recurrent
+        >>> key = jax.random.key(0)
+        >>> layer = Recurrent(Filtered(ALIF(), tau_out=20.0), n_in=3, n=5, key=key)
+        >>> network = Network((layer,), Readout(5, 2, key=key))
+        >>> network(jnp.ones((7, 1, 3)), EProp1("random")).y.shape
+        (7, 1, 2)
+    """
+
+    layers: tuple[Recurrent | Bidirectional, ...]
+    readout: Readout
+    read_all: bool = eqx.field(default=False, static=True)
+
+    def __check_init__(self) -> None:
+        read = sum(layer.size for layer in self.layers) if self.read_all else self.layers[-1].size
+        rows = self.readout.weight.shape[0]
+        require(rows == read, f"readout: expected {read} rows (neurons read), got {rows}")
+
+    def start(self, batch: int) -> tuple:
+        """Carries before the first step, one a layer."""
+        return tuple(layer.start(batch) for layer in self.layers)
+
+    def __call__(
+        self,
+        inputs: Float[Array, "time batch n_in"],
+        rule: Rule,
+        carry: tuple | None = None,
+        lengths: Int[Array, "batch"] | None = None,  # noqa: F821
+    ) -> NetworkOutput:
+        """Run over `inputs`; differentiating the result gives `rule`'s gradient."""
+        require(
+            rule.stackable or len(self.layers) == 1,
+            f"rule {rule.label!r} trains one recurrent layer, and this network has {len(self.layers)}",
+        )
+        carry = self.start(inputs.shape[1]) if carry is None else carry
+        results, below = [], inputs
+        for layer, layer_carry in zip(self.layers, carry, strict=True):
+            results.append(layer(below, rule, layer_carry, lengths))
+            below = results[-1].z
+        read = jnp.concatenate([r.z_bar for r in results], axis=-1) if self.read_all else results[-1].z_bar
+        y = self.readout(read, rule.feedback)
+        return NetworkOutput(y, tuple(r.z for r in results), tuple(r.carry for r in results))
+
+
+def trainable(network: Network, rule: Rule) -> PyTree:
+    """A tree of booleans: which leaves of the network `rule` trains.
+
+    All weights; the neuron constants that were marked; the feedback weights where they adapt.
+    """
+    leaf_is_weight = jax.tree.map(eqx.is_inexact_array, network)
+
+    def of_layer(layer: Recurrent, mask: Recurrent) -> Recurrent:
+        constants = jax.tree.map(lambda _: False, mask.neuron)
+        for name in layer.trainable:
+            constants = eqx.tree_at(lambda n, name=name: getattr(_owner(n, name), name), constants, True)
+        return eqx.tree_at(lambda m: m.neuron, mask, constants)
+
+    layers = []
+    for layer, mask in zip(network.layers, leaf_is_weight.layers, strict=True):
+        if isinstance(layer, Bidirectional):
+            mask = Bidirectional(of_layer(layer.forward, mask.forward), of_layer(layer.backward, mask.backward))
+        else:
+            mask = of_layer(layer, mask)
+        layers.append(mask)
+    adapts = rule.feedback == "adaptive"
+    return eqx.tree_at(
+        lambda n: (n.layers, n.readout.feedback_weights), leaf_is_weight, (tuple(layers), adapts)
+    )
+
+
+def kolen_pollack_decay(network: Network, decay: float) -> Network:
+    """`W_out` and `B` both times `1 - decay`: with equal gradients they become equal (Kolen & Pollack 1994)."""
+    return eqx.tree_at(
+        lambda n: (n.readout.weight, n.readout.feedback_weights),
+        network,
+        ((1.0 - decay) * network.readout.weight, (1.0 - decay) * network.readout.feedback_weights),
+    )
+
+
+def as_arrays(neuron: Neuron, names: tuple[str, ...], n: int, dtype: Any) -> Neuron:
+    """The neuron with the named constants as arrays `[neuron]`, and all its arrays in `dtype`."""
+    for name in names:
+        value = getattr(_owner(neuron, name), name)
+        array = jnp.broadcast_to(jnp.asarray(value, dtype), (n,))
+        neuron = eqx.tree_at(lambda m, name=name: getattr(_owner(m, name), name), neuron, array)
+    return jax.tree.map(lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, neuron)
+
+
+def reverse_time(x: Float[Array, "time batch n"], lengths: Int[Array, "batch"] | None) -> Array:  # noqa: F821
+    """Each sample's first `lengths` steps backwards; padding stays where it is."""
+    if lengths is None:
+        return x[::-1]
+    t = jnp.arange(x.shape[0])[:, None]
+    source = jnp.where(t < lengths[None], lengths[None] - 1 - t, t)
+    return jnp.take_along_axis(x, source[..., None], axis=0)
+
+
+def _owner(neuron: Any, name: str) -> Any:
+    """The model that has the constant `name`: the neuron, or the one it wraps."""
+    if isinstance(neuron, Filtered) and not hasattr(neuron, name):
+        return _owner(neuron.neuron, name)
+    require(hasattr(neuron, name), f"trainable constant {name!r}: {type(neuron).__name__} has none of that name")
+    return neuron
+
+
+def _fed(neuron: Neuron, currents: tuple[int, ...] | None) -> tuple[int, ...]:
+    return tuple(range(neuron.num_currents)) if currents is None else currents
+
+
+def _place(weights: Array, currents: tuple[int, ...] | None, num_currents: int) -> Array:
+    """Weights with zeros for the currents they do not feed."""
+    if currents is None:
+        return weights
+    full = jnp.zeros((weights.shape[0], num_currents, weights.shape[2]), weights.dtype)
+    return full.at[:, jnp.array(currents)].set(weights)

@@ -1,0 +1,44 @@
+"""The leaky rate unit."""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from eprop.errors import require_positive
+from eprop.neurons._base import Neuron
+from eprop.neurons._lif import Constant
+
+
+class RateState(NamedTuple):
+    v: Float[Array, "batch neuron"]
+
+
+class Rate(Neuron):
+    """Leaky rate unit: `v_t = alpha v_{t-1} + (1 - alpha) I_t`, `z_t = tanh(v_t)`, `alpha = exp(-dt/tau_m)`.
+
+    Args:
+        tau_m: membrane time constant, ms, above 0; number or array (trainable).
+        dt: length of a step, ms.
+
+    Example:
+        >>> from eprop.neurons import Rate
+        >>> Rate(tau_m=10.0).init((1, 3)).v.shape
+        (1, 3)
+    """
+
+    tau_m: Constant = 20.0
+    dt: float = eqx.field(default=1.0, static=True)
+
+    def __check_init__(self) -> None:
+        require_positive(tau_m=self.tau_m, dt=self.dt)
+
+    def init(self, shape: tuple[int, ...], dtype: Any = jnp.float32) -> RateState:
+        return RateState(v=jnp.zeros(shape, dtype))
+
+    def step(self, state, currents, z_prev):
+        (current,) = currents
+        alpha = jnp.exp(-self.dt / self.tau_m)
+        v = alpha * state.v + (1.0 - alpha) * current
+        return RateState(v), jnp.tanh(v)

@@ -1,0 +1,43 @@
+"""Learning rules, switched by one argument. Each joins a way to differentiate the unroll with a learning signal."""
+
+from collections.abc import Callable
+
+from eprop.errors import InvalidSetting, require_choice
+from eprop.learning_signals import Feedback
+from eprop.rules._base import Rule as Rule
+from eprop.rules._bptt import BPTT as BPTT
+from eprop.rules._bptt import TruncatedBPTT as TruncatedBPTT
+from eprop.rules._eprop1 import EProp1 as EProp1
+from eprop.rules._rtrl import RTRL as RTRL
+
+_MAKERS: dict[str, Callable[[Feedback, int], Rule]] = {
+    "bptt": lambda feedback, window: BPTT(),
+    "truncated_bptt": lambda feedback, window: TruncatedBPTT(window),
+    "rtrl": lambda feedback, window: RTRL(),
+    "eprop1": lambda feedback, window: EProp1(feedback),
+}
+RULES: tuple[str, ...] = tuple(_MAKERS)
+
+
+def make_rule(name: str, feedback: Feedback = "symmetric", window: int = 50) -> Rule:
+    """The rule of that name; also written `name:option`, as in `eprop1:random` or `truncated_bptt:20`.
+
+    Example:
+        >>> from eprop.rules import make_rule
+        >>> make_rule("eprop1:adaptive").label
+        'eprop1:adaptive'
+
+    Raises:
+        InvalidSetting: for an unknown rule or option.
+    """
+    base, _, option = name.replace("-", "_").partition(":")
+    require_choice("rule", base, RULES)
+    if option and base == "eprop1":
+        return EProp1(option)  # pyright: ignore[reportArgumentType]
+    if option and base == "truncated_bptt":
+        if not option.isdigit():
+            raise InvalidSetting(f"rule = {name!r}: the window after ':' must be a whole number of steps")
+        return TruncatedBPTT(int(option))
+    if option:
+        raise InvalidSetting(f"rule = {name!r}: {base} takes no option after ':'")
+    return _MAKERS[base](feedback, window)

@@ -1,0 +1,36 @@
+"""What a rule is: how the unroll differentiates, and what the readout sends back."""
+
+import abc
+from typing import ClassVar
+
+import equinox as eqx
+from jaxtyping import Array, Float
+
+from eprop.eligibility import Carry, Synapses
+from eprop.learning_signals import Feedback
+from eprop.neurons import Neuron
+from eprop.neurons._base import Outputs
+
+
+class Rule(eqx.Module):
+    """A learning rule. All its fields are static: a rule is a choice, not a state."""
+
+    name: ClassVar[str]
+    stackable: ClassVar[bool] = True
+    """Whether the rule hands learning signals to a layer below."""
+
+    @property
+    def feedback(self) -> Feedback:
+        """What the readout's backward pass multiplies the error with; `"symmetric"` is the chain rule."""
+        return "symmetric"
+
+    @property
+    def label(self) -> str:
+        """The rule as it is written on the command line."""
+        return self.name
+
+    @abc.abstractmethod
+    def unroll(
+        self, neuron: Neuron, synapses: Synapses, inputs: Float[Array, "time batch n_in"], carry: Carry
+    ) -> tuple[Outputs, Carry]:
+        """Run a layer over `inputs`; differentiating the result is the rule's gradient."""

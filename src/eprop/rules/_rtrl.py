@@ -1,0 +1,100 @@
+"""Real-time recurrent learning: the exact gradient, forwards in time."""
+
+from functools import partial
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from eprop.eligibility import Carry, Synapses, unroll_exact
+from eprop.eligibility._trajectory import contract_presynaptic, input_drive, split_constants, unstack_currents
+from eprop.errors import InvalidSetting
+from eprop.neurons import recurrent_output, traced
+from eprop.rules._base import Rule
+
+
+class RTRL(Rule):
+    """Real-time recurrent learning (Williams & Zipser 1989): BPTT's gradient without a backward pass.
+
+        J_t = F_t J_{t-1} + d(s_t, z_t)/dtheta,     dE/dtheta = sum_t dE/do_t . do_t/dtheta
+
+    with `F_t` the Jacobian of the whole network's step. e-prop is RTRL with the recurrent part of `F` cut.
+    The influence matrix `J` has a row for each parameter and a column for each state variable of
+    each sample: for small networks only.
+
+    Approximation: none, but for the pseudo-derivative of spikes. The gradient into `inputs` is not formed
+    (it would need the future), so one recurrent layer at a time.
+
+    Args:
+        memory_limit: bytes the influence matrix may take.
+    """
+
+    name: ClassVar[str] = "rtrl"
+    stackable: ClassVar[bool] = False
+    memory_limit: float = eqx.field(default=2e9, static=True)
+
+    def unroll(self, neuron, synapses, inputs, carry):
+        self.check_memory(neuron, synapses, carry)
+        constants, rest = split_constants(neuron)
+        return _unroll_rtrl(rest, constants, synapses, inputs, carry)
+
+    def check_memory(self, neuron, synapses: Synapses, carry: Carry) -> None:
+        """Raise `InvalidSetting` if the influence matrix would take more than `memory_limit`."""
+        parameters = sum(x.size for x in jax.tree.leaves((split_constants(neuron)[0], synapses)))
+        states = sum(x.size for x in jax.tree.leaves((traced(carry.state), carry.z)))
+        needed = carry.z.dtype.itemsize * parameters * (2 * states + parameters)
+        if needed > self.memory_limit:
+            raise InvalidSetting(
+                f"rule 'rtrl' would need {needed / 1e9:.1f} GB for its influence matrix ({parameters} parameters, "
+                f"{states} state variables in the batch), above its limit of {self.memory_limit / 1e9:.1f} GB: "
+                "use fewer neurons or a smaller batch, or the rule bptt, which gives the same gradient"
+            )
+
+
+def _unroll_rtrl(rest, constants, synapses, inputs, carry):
+    @jax.custom_vjp
+    def network(constants, synapses, inputs, carry):
+        return unroll_exact(eqx.combine(constants, rest), synapses, inputs, carry)
+
+    def forward(constants, synapses, inputs, carry):
+        return network(constants, synapses, inputs, carry), (constants, synapses, inputs, carry)
+
+    def backward(residuals, cotangents):
+        constants, synapses, inputs, carry = residuals
+        parameters, unravel = ravel_pytree((constants, synapses))
+
+        def step(parameters, floating, z_prev, integer, x):
+            constants, synapses = unravel(parameters)
+            currents = input_drive(synapses, x[None])[0] + contract_presynaptic(z_prev, synapses.w_rec)
+            model = eqx.combine(constants, rest)
+            state, outputs = model.step(eqx.combine(floating, integer), unstack_currents(currents), z_prev)
+            floating, integer = eqx.partition(state, eqx.is_inexact_array)
+            return (floating, recurrent_output(outputs), outputs), integer
+
+        def advance(recursion, step_inputs):
+            (floating, z_prev, integer), influence, gradient = recursion
+            x, error = step_inputs
+
+            def along(direction, influence):
+                """One row of J: the tangent of (state, z) along one parameter, and what it does to the loss."""
+                primals, tangents = (parameters, floating, z_prev), (direction, *influence)
+                at_t = partial(step, integer=integer, x=x)
+                new, tangent, new_integer = jax.jvp(at_t, primals, tangents, has_aux=True)
+                effects = jax.tree.map(lambda e, o: jnp.sum(e * o), error, tangent[2])
+                return (new[0], new[1], new_integer), tangent[:2], sum(jax.tree.leaves(effects))
+
+            eye = jnp.eye(parameters.size, dtype=parameters.dtype)
+            new, influence, effect = jax.vmap(along, out_axes=(None, 0, 0))(eye, influence)
+            return (new, influence, gradient + effect), None
+
+        floating, integer = eqx.partition(carry.state, eqx.is_inexact_array)
+        none = jax.tree.map(lambda s: jnp.zeros((parameters.size, *s.shape), s.dtype), (floating, carry.z))
+        start = ((floating, carry.z, integer), none, jnp.zeros_like(parameters))
+        (_, _, gradient), _ = jax.lax.scan(advance, start, (inputs, cotangents[0]))
+        return (*unravel(gradient), None, None)
+
+    network.defvjp(forward, backward)
+    return network(constants, synapses, inputs, carry)
+
