@@ -1,0 +1,159 @@
+"""Settings of a run: one frozen dataclass each, from which the command line is made."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from eprop.errors import require, require_choice, require_positive
+from eprop.learning_signals import Feedback
+from eprop.rules import make_rule
+
+NeuronName = Literal["lif", "alif", "lsnn", "lstm", "gru", "rate"]
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """The network."""
+
+    neuron: NeuronName = "lsnn"
+    """Neuron model. lsnn: LIF and ALIF neurons mixed (see adaptive-fraction)."""
+    neurons: int = 100
+    """Neurons a layer (in each direction, where bidirectional)."""
+    layers: int = 1
+    """Recurrent layers, one on the other."""
+    bidirectional: bool = False
+    """Each layer reads time in both directions."""
+    adaptive_fraction: float = 0.5
+    """Share of adaptive neurons in an lsnn."""
+    tau_m: float = 20.0
+    """Membrane time constant, ms."""
+    tau_a: float = 2000.0
+    """Time constant of threshold adaptation, ms."""
+    tau_out: float | None = 20.0
+    """Time constant of the readout's leak, ms; None: no leak."""
+    v_th: float = 0.6
+    """Firing threshold."""
+    beta: float = 0.0174
+    """Threshold increase a spike, of adaptive neurons."""
+    n_refractory: int = 5
+    """Smallest interval between spikes, steps; 1: no refractory period."""
+    surrogate: Literal["triangular", "fast-sigmoid", "arctan", "gaussian"] = "triangular"
+    """Pseudo-derivative of the spike."""
+    gamma: float = 0.3
+    """Dampening factor of the pseudo-derivative."""
+    input_gain: Literal["one", "one-minus-alpha"] = "one"
+    """Factor on the current into the membrane: one (2020) or 1-alpha (2019)."""
+    adaptation_gain: Literal["one", "one-minus-rho"] = "one"
+    """Factor on the spike into the adaptation: one (2020) or 1-rho (2019)."""
+    threshold_scaling: Literal["baseline", "adaptive"] = "baseline"
+    """What scales v - A in an adaptive neuron: the baseline (2020) or the adaptive threshold (2019)."""
+    pseudo_derivative_scaling: Literal["threshold", "none"] = "threshold"
+    """Pseudo-derivative divided by v_th (2020) or not (the released e-prop 2 code)."""
+    pseudo_derivative_in_refractory: bool = False
+    """Keep the pseudo-derivative while refractory (the released e-prop 2 code)."""
+    adaptation_masked: bool = True
+    """Adaptation counts emitted spikes; if not: threshold crossings, also while refractory (TIMIT code)."""
+    readout_gain: Literal["one", "one-minus-kappa"] = "one"
+    """Factor on the output into the readout's leak: one, or 1-kappa (the tutorials)."""
+    bias: bool = False
+    """Neurons have a trained bias current."""
+    autapses: bool | None = None
+    """A neuron feeds itself; by default only in models that do not spike."""
+    trainable: tuple[str, ...] = ()
+    """Neuron constants to train as well, one value a neuron: tau_m v_th tau_a beta tau_out."""
+    weight_scale: float = 1.0
+    """Factor on initial input and recurrent weights, N(0,1)/sqrt(number of inputs) each."""
+    readout_scale: float | None = None
+    """Standard deviation of initial readout weights; None: 1/sqrt(neurons)."""
+    feedback_scale: float | None = None
+    """Standard deviation of initial feedback weights; None: 1/sqrt(neurons)."""
+    precision: Literal["float32", "float64"] = "float32"
+    """Floating-point precision."""
+
+    def __post_init__(self) -> None:
+        require_positive(neurons=self.neurons, layers=self.layers, tau_m=self.tau_m, tau_a=self.tau_a, v_th=self.v_th)
+        require_positive(tau_out=self.tau_out, gamma=self.gamma, weight_scale=self.weight_scale)
+        require(self.n_refractory >= 1, f"n_refractory = {self.n_refractory}: must be at least 1 (1 means none)")
+        require(self.beta >= 0, f"beta = {self.beta}: must be 0 or above")
+        require(
+            0 <= self.adaptive_fraction <= 1, f"adaptive_fraction = {self.adaptive_fraction}: must be from 0 to 1"
+        )
+
+
+@dataclass(frozen=True)
+class OptimiserSettings:
+    """The optimiser and what is added to the loss."""
+
+    optimiser: Literal["adam", "sgd"] = "adam"
+    """Optimiser."""
+    learning_rate: float = 0.003
+    """Learning rate."""
+    adam_epsilon: float = 1e-8
+    """Adam's epsilon."""
+    decay_factor: float = 1.0
+    """The learning rate is multiplied by this ..."""
+    decay_every: int = 100
+    """... every so many iterations."""
+    warmup: int = 0
+    """Iterations in which the learning rate rises linearly from zero."""
+    clip: float | None = None
+    """Clip the gradient's global norm to this; None: do not."""
+    rate_target: float = 10.0
+    """Target firing rate of the regularisation, Hz."""
+    rate_strength: float = 0.0
+    """Strength c_reg of c_reg sum_j (f_j - target)^2, f in spikes a ms (spiking models only)."""
+    weight_penalty: float = 0.0
+    """Strength of the L2 penalty on trained weights."""
+    kolen_pollack_decay: float = 0.001
+    """With adaptive feedback, W_out and B shrink by this share at each update."""
+
+    def __post_init__(self) -> None:
+        require_positive(learning_rate=self.learning_rate, decay_factor=self.decay_factor, clip=self.clip)
+        require_positive(decay_every=self.decay_every, adam_epsilon=self.adam_epsilon)
+        require(self.warmup >= 0, f"warmup = {self.warmup}: must be 0 or above")
+        require(self.rate_strength >= 0, f"rate_strength = {self.rate_strength}: must be 0 or above")
+        require(
+            0 <= self.kolen_pollack_decay < 1, f"kolen_pollack_decay = {self.kolen_pollack_decay}: must be in [0, 1)"
+        )
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How long, with which rule, from which seed."""
+
+    rule: str = "eprop1"
+    """Learning rule: bptt, truncated_bptt, rtrl or eprop1. Also with its option, as eprop1:random, truncated_bptt:20."""
+    feedback: Feedback = "symmetric"
+    """Where e-prop 1's feedback weights come from."""
+    window: int = 50
+    """Steps a window, for truncated_bptt."""
+    seed: int = 0
+    """Random seed, of weights and data."""
+    iterations: int = 1000
+    """Updates of the weights."""
+    batch: int = 1
+    """Samples an update."""
+    evaluate_every: int = 10
+    """Iterations between evaluations on held-out data (a line of metrics.jsonl each)."""
+    evaluation_batch: int | None = None
+    """Samples of an evaluation; None: as many as `batch`."""
+    stop_below: float | None = None
+    """Stop once the metric, evaluated, is below this; None: run all iterations."""
+
+    def __post_init__(self) -> None:
+        make_rule(self.rule, self.feedback, self.window)
+        require_choice("feedback", self.feedback, ("symmetric", "random", "adaptive", "uniform"))
+        require(self.iterations >= 1, f"iterations = {self.iterations}: must be at least 1")
+        require(self.batch >= 1, f"batch = {self.batch}: must be at least 1")
+        require(self.evaluate_every >= 1, f"evaluate_every = {self.evaluate_every}: must be at least 1")
+        require(0 <= self.seed < 2**31, f"seed = {self.seed}: must be from 0 to 2^31 - 1")
+        require_positive(evaluation_batch=self.evaluation_batch)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A whole experiment: task, network, optimiser, run."""
+
+    task: Any  # a Task; not imported here, since each task's file builds its published settings of these classes
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
+    run: RunSettings = field(default_factory=RunSettings)

@@ -1,0 +1,90 @@
+"""What a task is: data, loss, metric. Published settings are named objects beside each task."""
+
+import abc
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+
+class Batch(NamedTuple):
+    """One batch, axes `[time, batch, ...]`.
+
+    targets: real `[time, batch, output]`, or classes `[time, batch]`.
+    mask: True where the loss is defined.
+    valid: True up to each sample's own end (padding is False).
+    """
+
+    inputs: Float[Array, "time batch n_in"]
+    targets: Float[Array, "time batch output"] | Int[Array, "time batch"]
+    mask: Bool[Array, "time batch"]
+    valid: Bool[Array, "time batch"]
+
+    @property
+    def lengths(self) -> Int[Array, "batch"]:  # noqa: F821
+        return self.valid.sum(0)
+
+
+@dataclass(frozen=True)
+class Task(abc.ABC):
+    """Settings of a task; one file a task. Everything random comes from the keys handed in."""
+
+    metric_name: ClassVar[str]
+    """Name of the metric; lower is better for all tasks."""
+
+    shared_data: ClassVar[bool] = False
+    """Whether what `prepare` makes is the same for all seeds."""
+
+    test_samples: ClassVar[int] = 512
+    """At least so many samples for a generator's final metric; 1 where `held_out` is all there is."""
+
+    @property
+    @abc.abstractmethod
+    def n_in(self) -> int:
+        """Number of input channels."""
+
+    @property
+    @abc.abstractmethod
+    def n_out(self) -> int:
+        """Number of readouts."""
+
+    def prepare(self, key: PRNGKeyArray) -> Any:
+        """What stays the same for a whole run (a frozen pattern, a data set), as a pytree of arrays."""
+        return None
+
+    @abc.abstractmethod
+    def sample(self, data: Any, key: PRNGKeyArray, size: int) -> Batch:
+        """A training batch of `size` samples; jittable."""
+
+    def held_out(self, data: Any, key: PRNGKeyArray, size: int) -> list[Batch]:
+        """Batches to evaluate on; a generator's are fresh samples."""
+        return [self.sample(data, key, size)]
+
+    @abc.abstractmethod
+    def loss(self, y: Float[Array, "time batch output"], batch: Batch) -> Float[Array, ""]:
+        """The loss that is trained."""
+
+    @abc.abstractmethod
+    def metric(self, y: Float[Array, "time batch output"], batch: Batch) -> tuple[Array, Array]:
+        """Numerator and denominator of the metric, so that batches add up."""
+
+
+def squared_error(y: Float[Array, "time batch output"], batch: Batch) -> Float[Array, ""]:
+    """`E = 1/2 sum_{t,b,k} (y - y*)^2` over masked steps."""
+    return 0.5 * jnp.sum(jnp.where(batch.mask[..., None], y - batch.targets, 0.0) ** 2)
+
+
+def cross_entropy(y: Float[Array, "time batch output"], batch: Batch) -> Float[Array, ""]:
+    """Mean over masked steps of `-log softmax(y)[target]`."""
+    log_p = jax.nn.log_softmax(y)
+    chosen = jnp.take_along_axis(log_p, batch.targets[..., None], axis=-1)[..., 0]
+    return -jnp.sum(jnp.where(batch.mask, chosen, 0.0)) / jnp.maximum(batch.mask.sum(), 1).astype(y.dtype)
+
+
+def normalised_squared_error(y: Float[Array, "time batch output"], batch: Batch) -> tuple[Array, Array]:
+    """nMSE: squared error over the targets' variance around their mean in time, `sum (y-y*)^2 / sum (y*-<y*>)^2`."""
+    mask = batch.mask[..., None].astype(y.dtype)
+    mean = (batch.targets * mask).sum(0, keepdims=True) / jnp.maximum(mask.sum(0, keepdims=True), 1.0)
+    return jnp.sum(mask * (y - batch.targets) ** 2), jnp.sum(mask * (batch.targets - mean) ** 2)

@@ -1,0 +1,93 @@
+"""From settings to a network and an optimiser."""
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import PRNGKeyArray
+
+from eprop.networks import Bidirectional, Network, Readout, Recurrent
+from eprop.neurons import ALIF, GRU, LIF, LSTM, SURROGATES, Filtered, Neuron, Rate
+from eprop.settings import NetworkSettings, OptimiserSettings
+
+
+def build_neuron(settings: NetworkSettings) -> Neuron:
+    """The neuron model, behind the readout's filter where there is one."""
+    s = settings
+    membrane = dict(
+        tau_m=s.tau_m,
+        v_th=s.v_th,
+        n_refractory=s.n_refractory,
+        surrogate=SURROGATES[s.surrogate](dampening_factor=s.gamma),
+        input_gain=s.input_gain,
+        pseudo_derivative_scaling=s.pseudo_derivative_scaling,
+        pseudo_derivative_in_refractory=s.pseudo_derivative_in_refractory,
+    )
+    if s.neuron in ("alif", "lsnn"):
+        adaptive = s.neurons if s.neuron == "alif" else round(s.adaptive_fraction * s.neurons)
+        neuron = ALIF(
+            **membrane,
+            tau_a=s.tau_a,
+            beta=s.beta * (jnp.arange(s.neurons) >= s.neurons - adaptive),
+            adaptation_gain=s.adaptation_gain,
+            threshold_scaling=s.threshold_scaling,
+            adaptation_masked=s.adaptation_masked,
+        )
+    else:
+        neuron = {
+            "lif": lambda: LIF(**membrane),
+            "lstm": LSTM,
+            "gru": GRU,
+            "rate": lambda: Rate(tau_m=s.tau_m),
+        }[s.neuron]()
+    return neuron if s.tau_out is None else Filtered(neuron, tau_out=s.tau_out, gain=s.readout_gain)
+
+
+def build_network(settings: NetworkSettings, n_in: int, n_out: int, key: PRNGKeyArray) -> Network:
+    """A network with random initial weights; the same key gives the same weights whatever the rule."""
+    s = settings
+    neuron = build_neuron(s)
+    dtype = jnp.dtype(s.precision)
+    key_readout, *keys = jax.random.split(key, 1 + s.layers)
+
+    def recurrent(size: int, key: PRNGKeyArray) -> Recurrent:
+        return Recurrent(
+            neuron,
+            size,
+            s.neurons,
+            key=key,
+            bias=s.bias,
+            autapses=s.autapses,
+            trainable=s.trainable,
+            weight_scale=s.weight_scale,
+            dtype=dtype,
+        )
+
+    layers, size = [], n_in
+    for key_layer in keys:
+        if s.bidirectional:
+            ahead, behind = jax.random.split(key_layer)
+            layers.append(Bidirectional(recurrent(size, ahead), recurrent(size, behind)))
+        else:
+            layers.append(recurrent(size, key_layer))
+        size = layers[-1].size
+    readout = Readout(
+        size,
+        n_out,
+        key=key_readout,
+        feedback_scale=s.feedback_scale,
+        weight_scale=s.readout_scale,
+        dtype=dtype,
+    )
+    return Network(tuple(layers), readout)
+
+
+def build_optimiser(settings: OptimiserSettings) -> optax.GradientTransformation:
+    """Adam or SGD with a staircase schedule after a linear warm-up, behind optional clipping."""
+    s = settings
+    stairs = optax.exponential_decay(s.learning_rate, s.decay_every, s.decay_factor, staircase=True)
+
+    def schedule(count):
+        return stairs(count) * jnp.minimum(1.0, (count + 1) / max(s.warmup, 1))
+
+    descent = optax.adam(schedule, eps=s.adam_epsilon) if s.optimiser == "adam" else optax.sgd(schedule)
+    return descent if s.clip is None else optax.chain(optax.clip_by_global_norm(s.clip), descent)
