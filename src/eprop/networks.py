@@ -251,9 +251,7 @@ def trainable(network: Network, rule: Rule) -> PyTree:
             mask = of_layer(layer, mask)
         layers.append(mask)
     adapts = rule.feedback == "adaptive"
-    return eqx.tree_at(
-        lambda n: (n.layers, n.readout.feedback_weights), leaf_is_weight, (tuple(layers), adapts)
-    )
+    return eqx.tree_at(lambda n: (n.layers, n.readout.feedback_weights), leaf_is_weight, (tuple(layers), adapts))
 
 
 def kolen_pollack_decay(network: Network, decay: float) -> Network:

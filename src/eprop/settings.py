@@ -1,11 +1,11 @@
 """Settings of a run: one frozen dataclass each, from which the command line is made."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Generic, Literal, TypeVar
 
-from eprop.errors import require, require_choice, require_positive
+from eprop.errors import require, require_positive
 from eprop.learning_signals import Feedback
-from eprop.rules import make_rule
+from eprop.rules import Rule, make_rule
 
 NeuronName = Literal["lif", "alif", "lsnn", "lstm", "gru", "rate"]
 
@@ -74,9 +74,7 @@ class NetworkSettings:
         require_positive(tau_out=self.tau_out, gamma=self.gamma, weight_scale=self.weight_scale)
         require(self.n_refractory >= 1, f"n_refractory = {self.n_refractory}: must be at least 1 (1 means none)")
         require(self.beta >= 0, f"beta = {self.beta}: must be 0 or above")
-        require(
-            0 <= self.adaptive_fraction <= 1, f"adaptive_fraction = {self.adaptive_fraction}: must be from 0 to 1"
-        )
+        require(0 <= self.adaptive_fraction <= 1, f"adaptive_fraction = {self.adaptive_fraction}: must be from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -117,15 +115,28 @@ class OptimiserSettings:
 
 
 @dataclass(frozen=True)
-class RunSettings:
-    """How long, with which rule, from which seed."""
+class RuleSettings:
+    """The learning rule."""
 
     rule: str = "eprop1"
     """Learning rule: bptt, truncated_bptt, rtrl or eprop1. Also with its option, as eprop1:random, truncated_bptt:20."""
     feedback: Feedback = "symmetric"
-    """Where e-prop 1's feedback weights come from."""
+    """Where e-prop 1's feedback weights come from. uniform is a control."""
     window: int = 50
     """Steps a window, for truncated_bptt."""
+
+    def __post_init__(self) -> None:
+        self.make()
+
+    def make(self) -> Rule:
+        """The rule itself."""
+        return make_rule(self.rule, self.feedback, self.window)
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How long, from which seed."""
+
     seed: int = 0
     """Random seed, of weights and data."""
     iterations: int = 1000
@@ -140,8 +151,6 @@ class RunSettings:
     """Stop once the metric, evaluated, is below this; None: run all iterations."""
 
     def __post_init__(self) -> None:
-        make_rule(self.rule, self.feedback, self.window)
-        require_choice("feedback", self.feedback, ("symmetric", "random", "adaptive", "uniform"))
         require(self.iterations >= 1, f"iterations = {self.iterations}: must be at least 1")
         require(self.batch >= 1, f"batch = {self.batch}: must be at least 1")
         require(self.evaluate_every >= 1, f"evaluate_every = {self.evaluate_every}: must be at least 1")
@@ -149,11 +158,15 @@ class RunSettings:
         require_positive(evaluation_batch=self.evaluation_batch)
 
 
-@dataclass(frozen=True)
-class Experiment:
-    """A whole experiment: task, network, optimiser, run."""
+T = TypeVar("T")
 
-    task: Any  # a Task; not imported here, since each task's file builds its published settings of these classes
+
+@dataclass(frozen=True)
+class Experiment(Generic[T]):
+    """A whole experiment: task, network, optimiser, run, rule."""
+
+    task: T  # a Task; not imported here, since each task's file builds its published settings of these classes
     network: NetworkSettings = field(default_factory=NetworkSettings)
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
     run: RunSettings = field(default_factory=RunSettings)
+    rule: RuleSettings = field(default_factory=RuleSettings)

@@ -123,7 +123,9 @@ def stepwise_gradient(neuron: Neuron, trajectory: Trajectory, learning_signals: 
     return total
 
 
-def eligibility_traces(neuron: Neuron, trajectory: Trajectory) -> tuple[Float[Array, "time batch pre current neuron"], ...]:
+def eligibility_traces(
+    neuron: Neuron, trajectory: Trajectory
+) -> tuple[Float[Array, "time batch pre current neuron"], ...]:
     """All eligibility traces of a (small) network at every step, one array for each output: for looking at."""
     n_pre, num_currents = trajectory.presynaptic.shape[-1], trajectory.currents.shape[-2]
 

@@ -97,4 +97,3 @@ def _unroll_rtrl(rest, constants, synapses, inputs, carry):
 
     network.defvjp(forward, backward)
     return network(constants, synapses, inputs, carry)
-

@@ -162,7 +162,10 @@ def load_arrays(path: Path, test_fraction: float, split_seed: int, decision_step
     inputs, targets = file["inputs"], file["targets"]
     check(inputs.ndim == 3, f"inputs: expected [sample, time, channel], got shape {inputs.shape}")
     check(min(inputs.shape) > 0, f"inputs: shape {inputs.shape} has an empty axis")
-    check(np.issubdtype(inputs.dtype, np.number) and not np.iscomplexobj(inputs), f"inputs: are {inputs.dtype}, not real numbers")
+    check(
+        np.issubdtype(inputs.dtype, np.number) and not np.iscomplexobj(inputs),
+        f"inputs: are {inputs.dtype}, not real numbers",
+    )
     n, time, _ = inputs.shape
     _check_finite(check, "inputs", inputs)
 
@@ -215,7 +218,9 @@ def _split(check, split, n: int, test_fraction: float, seed: int) -> np.ndarray:
     if split is None:
         order = np.random.default_rng(seed).permutation(n)
         held_out = round(test_fraction * n)
-        check(0 < held_out < n, f"test_fraction = {test_fraction}: of {n} samples it leaves none to train or to test on")
+        check(
+            0 < held_out < n, f"test_fraction = {test_fraction}: of {n} samples it leaves none to train or to test on"
+        )
         return np.isin(np.arange(n), order[:held_out])
     check(split.shape == (n,), f"split: expected shape ({n},), got {split.shape}")
     names = split.astype(str)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from eprop.errors import require, require_positive
-from eprop.settings import Experiment, NetworkSettings, OptimiserSettings, RunSettings
+from eprop.settings import Experiment, NetworkSettings, OptimiserSettings, RuleSettings, RunSettings
 from eprop.tasks._base import Batch, Task, cross_entropy
 
 
@@ -101,13 +101,18 @@ PRESETS = {
     "published": Experiment(
         task=EvidenceAccumulation(),
         network=NetworkSettings(
-            neuron="lsnn", neurons=100, adaptive_fraction=0.5, tau_a=2000.0, v_th=0.6, beta=0.01742, feedback_scale=1.0,
+            neuron="lsnn",
+            neurons=100,
+            adaptive_fraction=0.5,
+            tau_a=2000.0,
+            v_th=0.6,
+            beta=0.01742,
+            feedback_scale=1.0,
             readout_scale=(2 / 102) ** 0.5,
         ),
         optimiser=OptimiserSettings(learning_rate=0.005, rate_strength=1.0),
-        run=RunSettings(
-            iterations=2000, batch=64, evaluate_every=10, evaluation_batch=64, feedback="random", stop_below=0.07
-        ),
+        run=RunSettings(iterations=2000, batch=64, evaluate_every=10, evaluation_batch=64, stop_below=0.07),
+        rule=RuleSettings(feedback="random"),
     ),
 }
 """`published`: 50 LIF and 50 ALIF neurons, the authors' released code of 2020 (initial readout of the same

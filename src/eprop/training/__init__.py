@@ -3,5 +3,14 @@
 from eprop.training._build import build_network as build_network
 from eprop.training._build import build_neuron as build_neuron
 from eprop.training._build import build_optimiser as build_optimiser
+from eprop.training._folder import RunFolder as RunFolder
+from eprop.training._folder import experiment_from_json as experiment_from_json
+from eprop.training._folder import experiment_to_json as experiment_to_json
+from eprop.training._folder import write_json as write_json
 from eprop.training._learner import Learner as Learner
 from eprop.training._learner import TrainState as TrainState
+from eprop.training._learner import stream as stream
+from eprop.training._loop import Interrupted as Interrupted
+from eprop.training._loop import train as train
+from eprop.training._runs import LoadedRun as LoadedRun
+from eprop.training._runs import load_run as load_run

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
 from eprop.learning_signals import firing_rate_loss
 from eprop.networks import Network, NetworkOutput, kolen_pollack_decay, trainable
-from eprop.rules import Rule, make_rule
+from eprop.rules import Rule
 from eprop.settings import Experiment
 from eprop.tasks import Batch, Task
 from eprop.training._build import build_network, build_neuron, build_optimiser
@@ -37,11 +38,10 @@ class Learner:
     """An experiment's functions, jitted: `init`, `update`, `evaluate`, `gradient`. Seeds run side by side under vmap."""
 
     def __init__(self, experiment: Experiment, seeds: Sequence[int], rule: Rule | None = None) -> None:
-        run = experiment.run
         self.experiment = experiment
         self.task: Task = experiment.task
         self.seeds = tuple(seeds)
-        self.rule = make_rule(run.rule, run.feedback, run.window) if rule is None else rule
+        self.rule = experiment.rule.make() if rule is None else rule
         self.optimiser = build_optimiser(experiment.optimiser)
         self.keys = jax.vmap(jax.random.key)(jnp.array(self.seeds))
         self.update = jax.jit(self._update, donate_argnums=0)
@@ -107,6 +107,7 @@ class Learner:
         chosen, rest = eqx.partition(network, trainable(network, self.rule))
         return jax.value_and_grad(lambda c: self.loss(eqx.combine(c, rest), batch), has_aux=True)(chosen)
 
+    # The update leaves a seed's weights as they were where loss or gradient is not finite, and says so by a loss of nan.
     def _update(self, state: TrainState, data: Any, iteration: Array) -> tuple[TrainState, Float[Array, "seed"]]:  # noqa: F821
         @partial(jax.vmap, in_axes=(0, 0, 0, 0, self.data_axis))
         def one(arrays, optimiser, active, key, data):
@@ -118,9 +119,10 @@ class Learner:
             new = eqx.apply_updates(network, updates)
             if self.rule.feedback == "adaptive":
                 new = kolen_pollack_decay(new, self.experiment.optimiser.kolen_pollack_decay)
-            keep = lambda new, old: jnp.where(active, new, old)  # noqa: E731
+            finite = jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(gradient))
+            keep = lambda new, old: jnp.where(active & finite, new, old)  # noqa: E731
             new_arrays = jax.tree.map(keep, eqx.filter(new, eqx.is_array), arrays)
-            return new_arrays, jax.tree.map(keep, new_optimiser, optimiser), loss
+            return new_arrays, jax.tree.map(keep, new_optimiser, optimiser), jnp.where(finite, loss, jnp.nan)
 
         arrays, optimiser, loss = one(state.arrays, state.optimiser, state.active, self.keys, data)
         return TrainState(arrays, optimiser, state.active), loss
@@ -149,4 +151,3 @@ class Learner:
             return wrong.sum() / counted.sum(), rate.mean()
 
         return one(state.arrays, self.keys, data)
-

@@ -1,0 +1,8 @@
+"""Experiments: several runs, a table and a picture."""
+
+from eprop.experiments._compare import comparison_table as comparison_table
+from eprop.experiments._compare import rule_folder as rule_folder
+from eprop.experiments._compare import run_comparison as run_comparison
+from eprop.experiments._compare import start_comparison as start_comparison
+from eprop.experiments._gradients import gradients_table as gradients_table
+from eprop.experiments._gradients import measure_gradients as measure_gradients

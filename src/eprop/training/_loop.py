@@ -1,0 +1,244 @@
+"""The training loop: updates, evaluations, checkpoints, resume."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from eprop.errors import InvalidSetting
+from eprop.settings import Experiment
+from eprop.training._folder import RunFolder, versions
+from eprop.training._learner import Learner, TrainState
+from eprop.training._progress import ProgressBar
+
+CHECKPOINT_SECONDS = 15.0
+"""At least so long between two checkpoints, but for the last."""
+
+Observer = Callable[[Learner, TrainState, int], dict[str, Any]]
+"""Called at every evaluation; what it returns is added to the line of `metrics.jsonl`."""
+
+
+class Interrupted(Exception):
+    """The user stopped the run; everything computed is in its folder."""
+
+
+def train(
+    experiment: Experiment,
+    folder: RunFolder,
+    *,
+    task: str,
+    seeds: Sequence[int] | None = None,
+    tensorboard: bool = False,
+    observe: Observer | None = None,
+) -> dict[str, Any]:
+    """Train, or go on training from the folder's last checkpoint, and write the summary.
+
+    Args:
+        experiment: all settings.
+        folder: where the run lives.
+        task: the task's name, for the summary.
+        seeds: seeds to run side by side (numbers become lists in the results); None: the one in the settings.
+        tensorboard: write scalars for TensorBoard too.
+        observe: measures something at every evaluation.
+
+    Returns:
+        The summary.
+
+    Raises:
+        InvalidSetting: if the loss stops being finite for all seeds; the weights before that are kept.
+        Interrupted: after Ctrl-C or SIGTERM; a checkpoint was written.
+    """
+    if folder.summary is not None:
+        return folder.summary
+    loop = _Loop(experiment, folder, task, seeds, tensorboard, observe)
+    try:
+        return loop.run()
+    finally:
+        loop.close()
+
+
+class _Loop:
+    def __init__(self, experiment, folder, task, seeds, tensorboard, observe) -> None:
+        self.folder, self.task, self.observe = folder, task, observe
+        self.single = seeds is None
+        self.learner = Learner(experiment, [experiment.run.seed] if seeds is None else seeds)
+        self.settings = experiment.run
+        self.experiment = experiment
+        self.checkpoints = folder.checkpoints()
+        self.writer = _tensorboard(folder) if tensorboard else None
+        self.state, self.iteration = self.learner.init(), 0
+        latest = self.checkpoints.latest_step()
+        if latest is not None:
+            self.state, self.iteration = self._restore(latest), latest
+        folder.forget_after(self.iteration)
+        lines = folder.metrics()
+        self.wall_before = lines[-1]["wall_s"] if lines else 0.0
+        self.last_metric = np.asarray(lines[-1]["metric"]) if lines else None
+        self.started = self.saved = time.monotonic()
+
+    def close(self) -> None:
+        self.checkpoints.close()
+        if self.writer is not None:
+            self.writer.close()
+
+    @property
+    def wall(self) -> float:
+        return self.wall_before + time.monotonic() - self.started
+
+    def run(self) -> dict[str, Any]:
+        first, start = self.iteration, time.monotonic()
+        total, name = self.settings.iterations, self.learner.task.metric_name
+        label = self.learner.rule.label
+        with ProgressBar(label, total, first, name) as bar, _stop_signals() as stop:
+            while self.iteration < total and self.state.active.any():
+                loss = self._step()
+                if (self.iteration - first) == 1:
+                    start = time.monotonic()  # without compilation
+                done = max(self.iteration - first - 1, 1)
+                metric = None if self.last_metric is None else float(np.mean(self.last_metric))
+                bar.update(self.iteration, float(np.nanmean(loss)), metric, done / (time.monotonic() - start + 1e-9))
+                if self.iteration % self.settings.evaluate_every == 0 or self.iteration == total:
+                    self._evaluate(loss)
+                if stop.requested:
+                    self._save()
+                    raise Interrupted
+        self._save()
+        return self._finish()
+
+    def _step(self) -> np.ndarray:
+        """One update. A seed whose loss is not finite rests with the weights it had before."""
+        self.state, loss = self.learner.update(self.state, self.learner.data, jnp.asarray(self.iteration))
+        loss = np.asarray(loss)
+        self.iteration += 1
+        broken = ~np.isfinite(loss) & np.asarray(self.state.active)
+        if broken.any():
+            self.state = self.state._replace(active=self.state.active & ~broken)
+            if broken.all():
+                self._save()
+                raise InvalidSetting(
+                    f"iteration {self.iteration}: loss or gradient is not finite; the weights before it are kept in "
+                    f"{self.folder.path / 'checkpoints'}. A smaller learning_rate = {self.experiment.optimiser.learning_rate}"
+                    " or a clip may help"
+                )
+        return loss
+
+    def _evaluate(self, loss: np.ndarray) -> None:
+        metric, activity = self.learner.evaluate(self.state, self.learner.data, jnp.asarray(self.iteration))
+        self.last_metric = np.asarray(metric)
+        line = {
+            "iteration": self.iteration,
+            "loss": self._number(loss),
+            "metric": self._number(metric),
+            "activity": self._number(activity),
+            "wall_s": round(self.wall, 3),
+        }
+        if self.observe is not None:
+            line |= self.observe(self.learner, self.state, self.iteration)
+        self.folder.add_metrics(line)
+        if self.writer is not None:
+            for name in ("loss", "metric", "activity"):
+                self.writer.add_scalar(name, float(np.mean(np.asarray(line[name], float))), self.iteration)
+        if self.settings.stop_below is not None:
+            reached = jnp.asarray(metric) < self.settings.stop_below
+            self.state = self.state._replace(active=self.state.active & ~reached)
+        if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
+            self._save()
+
+    def _number(self, values: Any) -> float | list[float]:
+        numbers = [float(v) for v in np.asarray(values)]
+        return numbers[0] if self.single else numbers
+
+    def _iterations(self, lines: list[dict[str, Any]]) -> int | list[int]:
+        """Updates each seed got: up to the evaluation at which it passed `stop_below`, if it did."""
+        counts = [self.iteration] * len(self.learner.seeds)
+        for line in reversed(lines):
+            for i, metric in enumerate([line["metric"]] if self.single else line["metric"]):
+                if self.settings.stop_below is not None and metric < self.settings.stop_below:
+                    counts[i] = line["iteration"]
+        return counts[0] if self.single else counts
+
+    def _save(self) -> None:
+        if self.checkpoints.latest_step() != self.iteration:
+            self.checkpoints.save(self.iteration, args=ocp.args.StandardSave(_plain(self.state)))
+        self.saved = time.monotonic()
+
+    def _restore(self, iteration: int) -> TrainState:
+        return restore_state(self.checkpoints, iteration, self.state)
+
+    def _finish(self) -> dict[str, Any]:
+        value, _ = self.learner.evaluate(self.state, self.learner.data, jnp.asarray(0), test=True)
+        rule = self.learner.rule
+        lines = self.folder.metrics()
+        summary = {
+            "task": self.task,
+            "rule": rule.name,
+            "feedback": rule.feedback if rule.name == "eprop1" else None,
+            "neuron": self.experiment.network.neuron,
+            "seed": self.learner.seeds[0] if self.single else list(self.learner.seeds),
+            "iterations": self._iterations(lines),
+            "metric": self.learner.task.metric_name,
+            "value": self._number(value),
+            "wall_s": round(max(self.wall, lines[-1]["wall_s"] if lines else 0.0), 3),
+            "versions": versions(),
+        }
+        self.folder.write_summary(summary)
+        return summary
+
+
+def _plain(state: TrainState) -> dict[str, Any]:
+    """The state as orbax stores it: a flat dictionary of arrays."""
+    return {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(state))}
+
+
+def restore_state(checkpoints: ocp.CheckpointManager, iteration: int, like: TrainState) -> TrainState:
+    """The training state of a checkpoint, in the shape of `like`.
+
+    Raises:
+        InvalidSetting: if the checkpoint is of another network.
+    """
+    leaves, structure = jax.tree.flatten(like)
+    try:
+        restored = checkpoints.restore(iteration, args=ocp.args.StandardRestore(_plain(like)))
+    except (ValueError, KeyError, FileNotFoundError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise InvalidSetting(f"{checkpoints.directory}: cannot restore checkpoint {iteration} ({reason})") from None
+    return structure.unflatten([restored[str(i)] for i in range(len(leaves))])
+
+
+class _Stop:
+    requested = False
+
+
+@contextmanager
+def _stop_signals() -> Iterator[_Stop]:
+    """Turn the first Ctrl-C or SIGTERM into a request; a second Ctrl-C stops at once."""
+    stop = _Stop()
+    old = {}
+
+    def handle(number, frame):
+        if stop.requested:
+            raise KeyboardInterrupt
+        stop.requested = True
+
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            old[number] = signal.signal(number, handle)
+    except ValueError:  # not in the main thread: signals are not ours
+        pass
+    try:
+        yield stop
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _tensorboard(folder: RunFolder):
+    from tensorboardX import SummaryWriter
+
+    return SummaryWriter(str(folder.path / "tensorboard"))

@@ -1,0 +1,38 @@
+"""A live progress bar on a terminal; nothing where there is none."""
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class ProgressBar:
+    """Loss, metric, steps a second and time left, while a run lasts."""
+
+    def __init__(self, label: str, total: int, done: int, metric_name: str, console: Console | None = None) -> None:
+        console = Console(stderr=True) if console is None else console
+        self._metric_name = metric_name
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task(label, total=total, completed=done, numbers="compiling")
+
+    def update(self, iteration: int, loss: float, metric: float | None, steps_per_second: float) -> None:
+        shown = "" if metric is None else f"  {self._metric_name} {metric:.4g}"
+        numbers = f"loss {loss:.4g}{shown}  {steps_per_second:.1f} steps/s"
+        self._bar.update(self._task, completed=iteration, numbers=numbers)
+
+    def __enter__(self) -> "ProgressBar":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bar.stop()
