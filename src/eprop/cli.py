@@ -1,7 +1,9 @@
 """The program `eprop`."""
 
+import contextlib
 import dataclasses
 import inspect
+import io
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -298,15 +300,32 @@ def _parse(command: str, arguments: list[str], options: Any) -> tuple[str, Any, 
     shown = {name: value for name, value in settings.items() if name in options.__dataclass_fields__}
     description = inspect.cleandoc(type(default.task).__doc__ or "")
     description += f"\n\nPreset: {preset} (--preset NAME, one of {', '.join(presets)}).\n\n{EXAMPLES[command]}"
-    chosen = tyro.cli(
-        options[type(default.task)],
-        prog=f"eprop {command} {task}",
-        description=description,
-        args=rest,
-        default=options(out=tyro.MISSING, **shown),
-        config=(tyro.conf.OmitArgPrefixes,),
-    )
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            chosen = tyro.cli(
+                options[type(default.task)],
+                prog=f"eprop {command} {task}",
+                description=description,
+                args=rest,
+                default=options(out=tyro.MISSING, **shown),
+                config=(tyro.conf.OmitArgPrefixes,),
+            )
+    except SystemExit as stop:
+        if stop.code:
+            raise InvalidSetting(_one_line(complaint.getvalue())) from None
+        raise
     return task, chosen, dataclasses.replace(default, **{name: getattr(chosen, name) for name in shown})
+
+
+def _one_line(box: str) -> str:
+    """What tyro says in a box of several lines, as one."""
+    lines = [line.strip("\u2502 ") for line in box.splitlines() if line.startswith("\u2502")]
+    rule = next((i for i, line in enumerate(lines) if line and set(line) == {"\u2500"}), len(lines))
+    said = " ".join(lines[:rule]) or box.strip()
+    for prefix in ("task", "network", "optimiser", "run", "rule"):
+        said = said.removeprefix(f"Error parsing {prefix}: ")
+    return said
 
 
 def _take_preset(task: str, arguments: list[str], presets: dict[str, Any]) -> tuple[str, list[str]]:

@@ -119,7 +119,7 @@ class RuleSettings:
     """The learning rule."""
 
     rule: str = "eprop1"
-    """Learning rule: bptt, truncated_bptt, rtrl or eprop1. Also with its option, as eprop1:random, truncated_bptt:20."""
+    """Learning rule: bptt, truncated_bptt, rtrl, eprop1; also with its option: eprop1:random, truncated_bptt:20."""
     feedback: Feedback = "symmetric"
     """Where e-prop 1's feedback weights come from. uniform is a control."""
     window: int = 50

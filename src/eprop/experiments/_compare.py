@@ -49,7 +49,7 @@ def run_comparison(folder: RunFolder, done: Callable[[dict[str, Any]], None] | N
     """
     config = folder.config
     experiment = experiment_from_json(config["task"], config["experiment"], folder.path)
-    rows = []
+    rows, summary = [], {}
     for name in config["rules"]:
         rule = make_rule(name)
         chosen = dataclasses.replace(experiment, rule=RuleSettings(rule=name))

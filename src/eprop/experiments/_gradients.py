@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 from rich.table import Table
 
-from eprop.networks import Network, trainable
+from eprop.networks import Network
 from eprop.rules import BPTT, Rule, make_rule
 from eprop.settings import Experiment
 from eprop.training import Learner, RunFolder, TrainState, experiment_from_json, stream, train
@@ -60,9 +59,12 @@ def alignment(gradient: Array, exact: Array) -> tuple[Array, Array]:
 
 
 def named_weights(gradient: Network) -> dict[str, Array]:
-    """Gradients of all trained leaves but the feedback weights, by name."""
-    named = jax.tree_util.tree_leaves_with_path(eqx.filter(gradient, trainable(gradient, BPTT())))
-    return {jax.tree_util.keystr(path).strip(".").replace("layers[0].", ""): leaf for path, leaf in named}
+    """Gradients of all that BPTT trains too, by name."""
+    named = [
+        (jax.tree_util.keystr(path).strip(".").replace("layers[0].", ""), leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(gradient)
+    ]
+    return {name: leaf for name, leaf in named if name != "readout.feedback_weights"}
 
 
 def measure_gradients(folder: RunFolder) -> dict[str, Any]:

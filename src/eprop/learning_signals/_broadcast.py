@@ -40,7 +40,8 @@ def broadcast_readout(
         feedback: where `B` comes from.
             `"symmetric"`: `B = W_out` (index order `[neuron, output]`), so nothing is replaced.
             `"random"`: `feedback_weights`, fixed: their gradient is zero.
-            `"adaptive"`: `feedback_weights` with the same gradient as `W_out` (Kolen & Pollack 1994; `kolen_pollack_decay`).
+            `"adaptive"`: `feedback_weights` with the same gradient as `W_out` (Kolen & Pollack 1994;
+                see `kolen_pollack_decay`).
             `"uniform"`: every entry `1/sqrt(outputs)`: a control that tells a neuron nothing about itself.
 
     Approximation: but for `"symmetric"`, `B` stands where the chain rule has `W_out`.

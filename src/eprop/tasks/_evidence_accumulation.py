@@ -89,7 +89,8 @@ class EvidenceAccumulation(Task):
         targets = jnp.broadcast_to(decision[None], shown.shape)
         return Batch(spikes, targets, recall, jnp.ones_like(recall))
 
-    loss = staticmethod(cross_entropy)
+    def loss(self, y: Array, batch: Batch) -> Array:
+        return cross_entropy(y, batch)
 
     def metric(self, y: Array, batch: Batch) -> tuple[Array, Array]:
         decided = jnp.where(batch.mask[..., None], y, 0.0).sum(0).argmax(-1)

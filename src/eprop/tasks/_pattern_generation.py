@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 from eprop.errors import require, require_positive
 from eprop.settings import Experiment, NetworkSettings, OptimiserSettings, RunSettings
@@ -83,8 +83,11 @@ class PatternGeneration(Task):
         repeat = lambda x: jnp.broadcast_to(x[:, None], (self.duration, size, x.shape[-1]))  # noqa: E731
         return Batch(repeat(spikes), repeat(pattern), everywhere, everywhere)
 
-    loss = staticmethod(squared_error)
-    metric = staticmethod(normalised_squared_error)
+    def loss(self, y: Array, batch: Batch) -> Array:
+        return squared_error(y, batch)
+
+    def metric(self, y: Array, batch: Batch) -> tuple[Array, Array]:
+        return normalised_squared_error(y, batch)
 
 
 PRESETS = {

@@ -107,7 +107,8 @@ class StoreRecall(Task):
         recall = in_time((symbols == RECALL).T)
         return Batch(spikes, in_time(stored), recall, jnp.ones_like(recall))
 
-    loss = staticmethod(cross_entropy)
+    def loss(self, y: Array, batch: Batch) -> Array:
+        return cross_entropy(y, batch)
 
     def metric(self, y: Array, batch: Batch) -> tuple[Array, Array]:
         by_symbol = lambda x: x.reshape(self.symbols, self.symbol_duration, *x.shape[1:])  # noqa: E731

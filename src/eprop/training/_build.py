@@ -1,5 +1,7 @@
 """From settings to a network and an optimiser."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -13,7 +15,7 @@ from eprop.settings import NetworkSettings, OptimiserSettings
 def build_neuron(settings: NetworkSettings) -> Neuron:
     """The neuron model, behind the readout's filter where there is one."""
     s = settings
-    membrane = dict(
+    membrane: dict[str, Any] = dict(
         tau_m=s.tau_m,
         v_th=s.v_th,
         n_refractory=s.n_refractory,

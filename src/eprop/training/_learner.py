@@ -35,7 +35,7 @@ def stream(seed_key: PRNGKeyArray, which: int, iteration: int | Array = 0) -> PR
 
 
 class Learner:
-    """An experiment's functions, jitted: `init`, `update`, `evaluate`, `gradient`. Seeds run side by side under vmap."""
+    """An experiment's functions, jitted: `init`, `update`, `evaluate`. Seeds run side by side under vmap."""
 
     def __init__(self, experiment: Experiment, seeds: Sequence[int], rule: Rule | None = None) -> None:
         self.experiment = experiment
@@ -107,7 +107,7 @@ class Learner:
         chosen, rest = eqx.partition(network, trainable(network, self.rule))
         return jax.value_and_grad(lambda c: self.loss(eqx.combine(c, rest), batch), has_aux=True)(chosen)
 
-    # The update leaves a seed's weights as they were where loss or gradient is not finite, and says so by a loss of nan.
+    # Where loss or gradient is not finite, a seed's weights stay as they were, and its loss is given as nan.
     def _update(self, state: TrainState, data: Any, iteration: Array) -> tuple[TrainState, Float[Array, "seed"]]:  # noqa: F821
         @partial(jax.vmap, in_axes=(0, 0, 0, 0, self.data_axis))
         def one(arrays, optimiser, active, key, data):
@@ -115,8 +115,8 @@ class Learner:
             batch = self.task.sample(data, stream(key, TRAINING, iteration), self.experiment.run.batch)
             (loss, _), gradient = self.gradient(network, batch)
             parameters = eqx.filter(network, trainable(network, self.rule))
-            updates, new_optimiser = self.optimiser.update(gradient, optimiser, parameters)
-            new = eqx.apply_updates(network, updates)
+            updates, new_optimiser = self.optimiser.update(gradient, optimiser, parameters)  # pyright: ignore[reportArgumentType]
+            new: Network = eqx.apply_updates(network, updates)
             if self.rule.feedback == "adaptive":
                 new = kolen_pollack_decay(new, self.experiment.optimiser.kolen_pollack_decay)
             finite = jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(gradient))

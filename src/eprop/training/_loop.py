@@ -123,8 +123,8 @@ class _Loop:
                 self._save()
                 raise InvalidSetting(
                     f"iteration {self.iteration}: loss or gradient is not finite; the weights before it are kept in "
-                    f"{self.folder.path / 'checkpoints'}. A smaller learning_rate = {self.experiment.optimiser.learning_rate}"
-                    " or a clip may help"
+                    f"{self.folder.path / 'checkpoints'}; a learning_rate below "
+                    f"{self.experiment.optimiser.learning_rate}, or a clip, may help"
                 )
         return loss
 
