@@ -69,10 +69,14 @@ class Filtered(Neuron):
 
     def step(self, state, currents, z_prev):
         inner, z = self.neuron.step(state.neuron, currents, z_prev)
+        z_bar = self.filter(state.z_bar, z)
+        return FilteredState(inner, z_bar), (z, z_bar)
+
+    def filter(self, z_bar: Float[Array, "batch neuron"], z: Float[Array, "batch neuron"]) -> Array:
+        """One step of the filter: the new `z_bar`."""
         kappa = jnp.exp(-self.dt / self.tau_out)
         c = 1.0 - kappa if self.gain == "one-minus-kappa" else 1.0
-        z_bar = kappa * state.z_bar + c * z
-        return FilteredState(inner, z_bar), (z, z_bar)
+        return kappa * z_bar + c * z
 
     def observe(self, state):
         return self.neuron.observe(state.neuron)

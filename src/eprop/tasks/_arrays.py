@@ -226,7 +226,7 @@ def _split(check, split, n: int, test_fraction: float, seed: int) -> np.ndarray:
     names = split.astype(str)
     check(bool(np.isin(names, ("train", "test")).all()), "split: each entry must be 'train' or 'test'")
     test = names == "test"
-    check(0 < test.sum() < n, "split: needs samples of both kinds, 'train' and 'test'")
+    check(0 < int(test.sum()) < n, "split: needs samples of both kinds, 'train' and 'test'")
     return test
 
 

@@ -6,6 +6,7 @@ from eprop.training._build import build_optimiser as build_optimiser
 from eprop.training._folder import RunFolder as RunFolder
 from eprop.training._folder import experiment_from_json as experiment_from_json
 from eprop.training._folder import experiment_to_json as experiment_to_json
+from eprop.training._folder import read_json as read_json
 from eprop.training._folder import write_json as write_json
 from eprop.training._learner import Learner as Learner
 from eprop.training._learner import TrainState as TrainState

@@ -92,7 +92,8 @@ class RunFolder:
     def checkpoints(self) -> ocp.CheckpointManager:
         """Orbax's manager of the two newest checkpoints; a step is an iteration."""
         options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
-        return ocp.CheckpointManager((self.path / "checkpoints").absolute(), options=options)
+        path = (self.path / "checkpoints").absolute()
+        return ocp.CheckpointManager(path, options=options, item_handlers=ocp.StandardCheckpointHandler())
 
 
 def write_text(path: Path, text: str) -> None:

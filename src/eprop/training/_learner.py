@@ -119,7 +119,7 @@ class Learner:
             new: Network = eqx.apply_updates(network, updates)
             if self.rule.feedback == "adaptive":
                 new = kolen_pollack_decay(new, self.experiment.optimiser.kolen_pollack_decay)
-            finite = jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(gradient))
+            finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(gradient))
             keep = lambda new, old: jnp.where(active & finite, new, old)  # noqa: E731
             new_arrays = jax.tree.map(keep, eqx.filter(new, eqx.is_array), arrays)
             return new_arrays, jax.tree.map(keep, new_optimiser, optimiser), jnp.where(finite, loss, jnp.nan)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from eprop.errors import InvalidSetting
+from eprop.errors import InvalidSetting, require
 from eprop.settings import Experiment
 from eprop.training._folder import RunFolder, versions
 from eprop.training._learner import Learner, TrainState
@@ -200,15 +200,18 @@ def restore_state(checkpoints: ocp.CheckpointManager, iteration: int, like: Trai
     """The training state of a checkpoint, in the shape of `like`.
 
     Raises:
-        InvalidSetting: if the checkpoint is of another network.
+        InvalidSetting: if the checkpoint is of another network, or unreadable.
     """
-    leaves, structure = jax.tree.flatten(like)
+    expected = _plain(like)
     try:
-        restored = checkpoints.restore(iteration, args=ocp.args.StandardRestore(_plain(like)))
-    except (ValueError, KeyError, FileNotFoundError) as error:
-        reason = str(error).splitlines()[0][:200]
-        raise InvalidSetting(f"{checkpoints.directory}: cannot restore checkpoint {iteration} ({reason})") from None
-    return structure.unflatten([restored[str(i)] for i in range(len(leaves))])
+        found = {name: tuple(array.shape) for name, array in checkpoints.item_metadata(iteration).items()}
+        matches = found == {name: array.shape for name, array in expected.items()}
+    except (ValueError, KeyError, OSError, AttributeError):
+        matches = False  # unreadable
+    directory = checkpoints.directory
+    require(matches, f"{directory}: checkpoint {iteration} is damaged, or of another network than the configuration's")
+    restored = checkpoints.restore(iteration, args=ocp.args.StandardRestore(expected))
+    return jax.tree.structure(like).unflatten([restored[name] for name in expected])
 
 
 class _Stop:

@@ -1,0 +1,35 @@
+"""Pictures, drawn from what is in a run folder."""
+
+from pathlib import Path
+
+from eprop.experiments import rule_folder
+from eprop.figures._comparison import comparison_figure
+from eprop.figures._gradients import alignment_figure
+from eprop.figures._run import learning_figure, sample_figures
+from eprop.figures._style import save
+from eprop.training import RunFolder, load_run, read_json
+
+
+def draw(folder: RunFolder) -> list[Path]:
+    """Draw all pictures of a run or a comparison, and return their paths.
+
+    Raises:
+        InvalidSetting: if there is nothing to draw yet.
+    """
+    if folder.config["command"] != "compare":
+        return _draw_run(folder)
+    comparison = folder.path / "comparison.json"
+    runs = [rule_folder(folder, rule) for rule in folder.config["rules"]]
+    written = [path for run in runs if run.metrics() for path in _draw_run(run)]
+    if comparison.is_file():
+        written.append(save(comparison_figure(folder, read_json(comparison)), folder.path / "comparison.png"))
+    return written
+
+
+def _draw_run(folder: RunFolder) -> list[Path]:
+    run = load_run(folder.path)
+    figures = {"learning": learning_figure(folder, run.learner.spiking)} if folder.metrics() else {}
+    if folder.config["command"] == "gradients" and folder.metrics():
+        figures["alignment"] = alignment_figure(folder)
+    figures |= sample_figures(run)
+    return [save(figure, folder.figures / f"{name}.png") for name, figure in figures.items()]

@@ -1,0 +1,40 @@
+"""Colours, sizes, and files written whole or not at all."""
+
+import os
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#000000")
+"""Okabe and Ito's colours, told apart by colour-blind readers too."""
+
+TARGET, INK, FAINT = "#222222", "#333333", "#BBBBBB"
+
+
+def colour(index: int) -> str:
+    return PALETTE[index % len(PALETTE)]
+
+
+def new_figure(width: float, height: float) -> Figure:
+    return Figure(figsize=(width, height), dpi=130, layout="constrained")
+
+
+def tidy(axes: Axes, xlabel: str = "", ylabel: str = "", title: str = "") -> None:
+    """Labels, and no frame where nothing is read."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    if title:
+        axes.set_title(title, loc="left", fontsize=10)
+    axes.tick_params(labelsize=8)
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a PNG atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    FigureCanvasAgg(figure).print_png(temporary)
+    os.replace(temporary, path)
+    return path
