@@ -19,7 +19,7 @@ def comparison_figure(folder: RunFolder, comparison: dict[str, Any]) -> Figure:
     runs = [rule_folder(folder, rule) for rule in rules]
     samples = [draw_sample(load_run(run.path)) for run in runs]
     regression = samples[0].batch.targets.ndim == 3
-    figure = new_figure(11, 4 + (1.3 * len(rows) if regression else 0))
+    figure = new_figure(11.0, 4.0 + (1.3 * len(rows) if regression else 0.0))
     top = bottom = figure
     if regression:
         top, bottom = figure.subfigures(2, 1, height_ratios=[4, 1.3 * len(rows)])  # pyright: ignore[reportGeneralTypeIssues]

@@ -13,7 +13,7 @@ def alignment_figure(folder: RunFolder) -> Figure:
     iterations = [line["iteration"] for line in lines]
     rules = list(lines[0]["alignment"])
     weights = list(lines[0]["alignment"][rules[0]])
-    figure = new_figure(2.6 * len(weights) + 1, 5)
+    figure = new_figure(2.6 * len(weights) + 1, 5.0)
     panels = figure.subplots(2, len(weights), sharex=True, sharey="row", squeeze=False)
     for column, name in enumerate(weights):
         for i, rule in enumerate(rules):

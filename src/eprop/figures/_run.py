@@ -31,7 +31,7 @@ def learning_figure(folder: RunFolder, spiking: bool) -> Figure:
     metric = "metric" if summary is None else summary["metric"]
     panels = [("loss", "training loss"), ("metric", f"{metric} (held out)")]
     panels.append(("activity", "firing rate, Hz" if spiking else "mean output"))
-    figure = new_figure(10, 3)
+    figure = new_figure(10.0, 3.0)
     for i, (axes, (name, label)) in enumerate(zip(figure.subplots(1, 3), panels, strict=True)):
         iterations, values = columns(lines, name)
         plot_spread(axes, iterations, values * (1000.0 if name == "activity" and spiking else 1.0), label, colour(i))
@@ -43,7 +43,7 @@ def learning_figure(folder: RunFolder, spiking: bool) -> Figure:
 
 def activity_figure(run: LoadedRun, sample: Sample) -> Figure:
     """Inputs, neurons, membrane and threshold, outputs against targets, of one held-out sample."""
-    figure = new_figure(8.5, 10)
+    figure = new_figure(8.5, 10.0)
     axes = figure.subplots(4, 1, sharex=True, gridspec_kw={"height_ratios": [1, 1.4, 1.2, 1.4]})
     time = np.arange(sample.batch.inputs.shape[0])
     _activity(axes[0], np.asarray(sample.batch.inputs[:, 0]), None)
@@ -127,7 +127,7 @@ def _outputs(axes: Axes, sample: Sample, time: np.ndarray) -> None:
 def eligibility_figure(run: LoadedRun, sample: Sample) -> Figure:
     """Presynaptic activity, eligibility trace, learning signal, and their running product, of three synapses."""
     found = synapse_traces(run, sample)
-    figure = new_figure(8.5, 8)
+    figure = new_figure(8.5, 8.0)
     axes = figure.subplots(4, 1, sharex=True)
     for j, name in enumerate(found.names):
         spikes = np.isin(found.presynaptic, (0.0, 1.0)).all()
