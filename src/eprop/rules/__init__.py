@@ -33,7 +33,7 @@ def make_rule(name: str, feedback: Feedback = "symmetric", window: int = 50) -> 
     base, _, option = name.replace("-", "_").partition(":")
     require_choice("rule", base, RULES)
     if option and base == "eprop1":
-        return EProp1(option)  # pyright: ignore[reportArgumentType]
+        return EProp1(option)
     if option and base == "truncated_bptt":
         if not option.isdigit():
             raise InvalidSetting(f"rule = {name!r}: the window after ':' must be a whole number of steps")

@@ -33,6 +33,10 @@ class TruncatedBPTT(Rule):
     name: ClassVar[str] = "truncated_bptt"
     window: int = eqx.field(default=50, static=True)
 
+    @property
+    def label(self) -> str:
+        return f"{self.name}:{self.window}"
+
     def __check_init__(self) -> None:
         require(self.window >= 1, f"window = {self.window}: must be at least 1 step")
 

@@ -1,6 +1,6 @@
 """e-prop 1."""
 
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import equinox as eqx
 
@@ -25,9 +25,9 @@ class EProp1(Rule):
     name: ClassVar[str] = "eprop1"
     kind: Feedback = eqx.field(static=True)
 
-    def __init__(self, feedback: Feedback = "symmetric") -> None:
+    def __init__(self, feedback: str = "symmetric") -> None:
         require_choice("feedback", feedback, FEEDBACKS)
-        self.kind = feedback
+        self.kind = cast(Feedback, feedback)
 
     @property
     def feedback(self) -> Feedback:

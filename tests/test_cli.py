@@ -1,0 +1,130 @@
+"""The program, as a user calls it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from eprop.cli import main
+
+ROOT = Path(__file__).parent.parent
+TINY = "--preset tutorial --duration 60 --neurons 8 --iterations 4 --evaluate-every 2".split()
+
+
+def run(*arguments):
+    main([str(a) for a in arguments])
+
+
+def refused(capsys, *arguments):
+    """The one line that bad input gets."""
+    with pytest.raises(SystemExit) as stop:
+        run(*arguments)
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and said.startswith("eprop: ") and len(said.strip().splitlines()) == 1
+    return said
+
+
+def test_help_teaches(capsys):
+    run("--help")
+    said = capsys.readouterr().out
+    assert all(f"eprop {command}" in said for command in ("tasks", "train", "compare", "gradients", "resume", "plot"))
+    run("train")
+    assert "evidence-accumulation" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        run("train", "store-recall", "--help")
+    said = capsys.readouterr().out
+    assert stop.value.code == 0 and all(
+        flag in said for flag in ("--rule", "--feedback", "--tau-a", "--delay", "Preset")
+    )
+
+
+def test_tasks_are_listed_with_a_line_each(capsys):
+    run("tasks")
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert [line.split()[0] for line in lines] == [
+        "pattern-generation", "store-recall", "evidence-accumulation", "arrays",
+    ]  # fmt: skip
+
+
+def test_train_plot_and_resume(tmp_path, capsys):
+    out = tmp_path / "run"
+    run(
+        "train",
+        "pattern-generation",
+        *TINY,
+        "--rule",
+        "eprop1",
+        "--feedback",
+        "adaptive",
+        "--tensorboard",
+        "--out",
+        out,
+    )
+    said = capsys.readouterr()
+    assert "nmse" in said.out and "━" not in said.err  # no progress bar where there is no terminal
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["task"], summary["rule"], summary["feedback"]) == ("pattern-generation", "eprop1", "adaptive")
+    assert sorted(p.name for p in (out / "figures").iterdir()) == ["activity.png", "eligibility.png", "learning.png"]
+    assert list((out / "tensorboard").iterdir())
+    (out / "figures" / "learning.png").unlink()
+    run("plot", out)
+    assert (out / "figures" / "learning.png").is_file()
+    run("resume", out)
+    assert json.loads((out / "summary.json").read_text()) == summary
+
+
+def test_compare_ends_with_a_table_and_a_picture(tmp_path, capsys):
+    out = tmp_path / "c"
+    rules = "bptt,eprop1:random,truncated_bptt:20"
+    run("compare", "pattern-generation", *TINY, "--rules", rules, "--seeds", 2, "--out", out)
+    said = capsys.readouterr().out
+    assert "eprop1:random" in said and "mean" in said
+    rows = json.loads((out / "comparison.json").read_text())["rows"]
+    assert [row["rule"] for row in rows] == ["bptt", "eprop1:random", "truncated_bptt:20"]
+    assert all(row["seeds"] == 2 and len(row["values"]) == 2 for row in rows)
+    assert (out / "comparison.png").is_file()
+    run("resume", out)
+    assert json.loads((out / "comparison.json").read_text())["rows"] == rows
+
+
+def test_gradients_measures_alignment(tmp_path, capsys):
+    run("gradients", "pattern-generation", *TINY, "--rules", "eprop1:symmetric,eprop1:random", "--out", tmp_path / "g")
+    assert "w_rec" in capsys.readouterr().out
+    assert (tmp_path / "g" / "figures" / "alignment.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fly"], "unknown command 'fly'"),
+        (["train", "chess"], "unknown task 'chess'"),
+        (["train", "store-recall", "--preset", "none"], "preset = 'none'"),
+        (["train", "store-recall", "--out", "x", "--rule", "magic"], "rule = 'magic'"),
+        (["train", "store-recall", "--out", "x", "--batch", "0"], "batch = 0: must be at least 1"),
+        (["train", "store-recall", "--out", "x", "--iterations", "many"], "--iterations"),
+        (["train", "store-recall", "--out", "x", "--input-gain", "two"], "--input-gain"),
+        (["train", "store-recall", "--out", "x", "--colour", "red"], "--colour"),
+        (["train", "store-recall"], "--out"),
+        (["train", "arrays", "--out", "x"], "--data FILE.npz"),
+        (["train", "arrays", "--data", "/nowhere.npz", "--out", "x"], "there is no such file"),
+        (["compare", "store-recall", "--rules", "bptt,bptt", "--out", "x"], "twice"),
+        (["compare", "store-recall", "--seeds", "0", "--out", "x"], "seeds = 0"),
+        (["resume", "/nowhere"], "no run there"),
+        (["plot"], "name one run folder"),
+    ],
+)
+def test_bad_input_gets_one_line(capsys, arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert message in refused(capsys, *arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_digits_example_learns_real_data(tmp_path):
+    """e-prop 1 above 90 % on held-out digits, with an LSTM, BPTT beside it."""
+    command = [sys.executable, ROOT / "examples" / "digits.py", tmp_path, "--seeds", "1", "--iterations", "600"]
+    subprocess.run(command, check=True)
+    rows = json.loads((tmp_path / "lstm" / "comparison.json").read_text())["rows"]
+    assert [row["rule"] for row in rows] == ["bptt", "eprop1:symmetric", "eprop1:random"]
+    assert all(row["mean"] < 0.10 for row in rows)

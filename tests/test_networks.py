@@ -1,0 +1,181 @@
+"""Networks: connectivity, stacks, two directions, feedback; and what is refused."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from eprop import (
+    ALIF,
+    BPTT,
+    LIF,
+    LSTM,
+    RTRL,
+    Bidirectional,
+    EProp1,
+    Filtered,
+    InvalidSetting,
+    Network,
+    Rate,
+    Readout,
+    Recurrent,
+    TruncatedBPTT,
+    kolen_pollack_decay,
+    make_rule,
+    trainable,
+)
+from eprop.eligibility import record, windowed_gradient
+from eprop.learning_signals import broadcast_readout
+from eprop.neurons import SURROGATES, spike
+from models import BATCH, N_IN, N_OUT, TIME, N, difference, inputs, make, targets
+
+
+def layer_of(neuron, n_in=N_IN, seed=0, **options):
+    return Recurrent(neuron, n_in, N, key=jax.random.key(seed), dtype=jnp.float64, **options)
+
+
+def readout_of(n=N, n_out=N_OUT):
+    return Readout(n, n_out, key=jax.random.key(9), dtype=jnp.float64)
+
+
+def test_spiking_models_have_no_autapses_and_masks_hold_in_gradients():
+    assert not np.diagonal(layer_of(LIF()).synapses().w_rec[:, 0]).any()
+    assert np.diagonal(layer_of(LSTM()).synapses().w_rec[:, 0]).all()
+    mask_in = jax.random.bernoulli(jax.random.key(1), 0.5, (N_IN, N))
+    mask_rec = jax.random.bernoulli(jax.random.key(2), 0.5, (N, N))
+    network = Network((layer_of(Rate(tau_m=3.0), mask_in=mask_in, mask_rec=mask_rec),), readout_of())
+    gradient = eqx.filter_grad(lambda n: jnp.sum(n(inputs(), EProp1()).y ** 2))(network).layers[0]
+    assert np.array_equal(np.asarray(gradient.w_in[:, 0] != 0), np.asarray(mask_in))
+    assert np.array_equal(np.asarray(gradient.w_rec[:, 0] != 0), np.asarray(mask_rec))
+
+
+def test_a_stack_hands_the_lower_layer_its_signal_through_neurons_not_through_recurrence():
+    lower, upper = layer_of(Rate(tau_m=4.0), seed=1), layer_of(Filtered(LSTM(), tau_out=5.0), N, seed=2)
+    network, target = Network((lower, upper), readout_of()), targets()
+
+    def plain(network):  # recurrent signals detached in each layer, everything else differentiated
+        below = inputs()
+        for layer in network.layers:
+            s = layer.synapses()
+
+            def step(carry, x, layer=layer, s=s):
+                state, z = carry
+                z = jax.lax.stop_gradient(z)
+                currents = [x @ s.w_in[:, q] + z @ s.w_rec[:, q] for q in range(layer.neuron.num_currents)]
+                state, outputs = layer.neuron.step(state, tuple(currents), z)
+                return (state, jax.tree.leaves(outputs)[0]), outputs
+
+            _, outputs = jax.lax.scan(step, layer.start(BATCH)[:2], below)
+            below = jax.tree.leaves(outputs)[0]
+        return jnp.sum((jax.tree.leaves(outputs)[-1] @ network.readout.weight - target) ** 2)
+
+    expected = eqx.filter_grad(plain)(network).layers
+    found = eqx.filter_grad(lambda n: jnp.sum((n(inputs(), EProp1()).y - target) ** 2))(network).layers
+    assert float(jnp.abs(expected[0].w_rec).max()) > 1e-6
+    assert difference([(g.w_in, g.w_rec) for g in found], [(g.w_in, g.w_rec) for g in expected]) < 1e-10
+
+
+def test_a_bidirectional_layer_reads_each_sample_from_its_own_end():
+    both = Bidirectional(layer_of(LSTM(), seed=1), layer_of(LSTM(), seed=2))
+    x, lengths = inputs(), jnp.array([9, TIME])
+    out = both(x, BPTT(), None, lengths).z
+    assert out.shape == (TIME, BATCH, 2 * N)
+    for b, length in enumerate((9, TIME)):
+        alone = x[:length, b : b + 1]
+        expected = jnp.concatenate([both.forward(alone, BPTT()).z, both.backward(alone[::-1], BPTT()).z[::-1]], axis=-1)
+        assert difference(out[:length, b], expected[:, 0]) < 1e-12
+    padded = both(x.at[9:, 0].set(5.0), BPTT(), None, lengths).z
+    assert difference(padded[:9, 0], out[:9, 0]) < 1e-12
+
+
+@pytest.mark.parametrize("feedback", ["symmetric", "random", "adaptive", "uniform"])
+def test_feedback_replaces_the_backward_weights_and_nothing_else(feedback):
+    keys = jax.random.split(jax.random.key(0), 4)
+    z = jax.random.normal(keys[0], (TIME, BATCH, N))
+    w, b = jax.random.normal(keys[1], (N, N_OUT)), jax.random.normal(keys[2], (N, N_OUT))
+    error = jax.random.normal(keys[3], (TIME, BATCH, N_OUT))
+    y, pullback = jax.vjp(lambda *a: broadcast_readout(*a, feedback), z, w, b)
+    into_z, into_w, into_b = pullback(error)
+    assert difference(y, z @ w) < 1e-12
+    backward = {"symmetric": w, "uniform": jnp.full_like(w, N_OUT**-0.5)}.get(feedback, b)
+    assert difference(into_z, error @ backward.T) < 1e-12
+    outer = jnp.einsum("tbj,tbk->jk", z, error)
+    assert difference(into_w, outer) < 1e-12
+    assert difference(into_b, outer if feedback == "adaptive" else jnp.zeros_like(b)) < 1e-12
+
+
+def test_what_is_trained_depends_on_marks_and_feedback():
+    network = Network((layer_of(Filtered(ALIF(), tau_out=9.0), trainable=("tau_a", "tau_out")),), readout_of())
+    for rule in (BPTT(), EProp1("random"), EProp1("adaptive")):
+        chosen = eqx.filter(network, trainable(network, rule))
+        neuron = chosen.layers[0].neuron
+        assert neuron.tau_out.shape == neuron.neuron.tau_a.shape == (N,)
+        assert (chosen.readout.feedback_weights is not None) == (rule.feedback == "adaptive")
+    decayed = kolen_pollack_decay(network, 0.1).readout
+    assert difference(decayed.weight, 0.9 * network.readout.weight) < 1e-12
+    assert difference(decayed.feedback_weights, 0.9 * network.readout.feedback_weights) < 1e-12
+
+
+def test_the_contraction_is_differentiable():
+    """e-prop 2's need: the gradient of a function of dW, with respect to learning signals and currents."""
+    layer = make("lstm").layers[0]
+    x = inputs(7)
+
+    def outer(signals, x):
+        _, trajectory = record(layer.neuron, layer.synapses(), x, layer.start(BATCH))
+        return jnp.sum(jnp.sin(windowed_gradient(layer.neuron, trajectory, signals, 3).synapses))
+
+    signals = jax.random.normal(jax.random.key(1), (7, BATCH, N), jnp.float64)
+    gradients = jax.grad(outer, argnums=(0, 1))(signals, x)
+    for which, g in enumerate(gradients):
+        direction = jax.random.normal(jax.random.key(2), g.shape, jnp.float64)
+
+        def along(h, which=which, direction=direction):
+            moved = [signals, x]
+            moved[which] = moved[which] + h * direction
+            return float(outer(*moved))
+
+        slope = (along(1e-5) - along(-1e-5)) / 2e-5
+        assert abs(slope) > 1e-3
+        assert float(jnp.sum(g * direction)) == pytest.approx(slope, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", SURROGATES)
+def test_spikes_are_steps_with_the_pseudo_derivative(name):
+    surrogate = SURROGATES[name](dampening_factor=0.4)
+    v = jnp.linspace(-1.5, 1.5, 31)
+    assert np.array_equal(spike(v, surrogate), np.asarray(v) > 0)
+    slope = jax.vmap(jax.grad(lambda v: spike(v, surrogate, 2.0)))(v)
+    assert difference(slope, 2.0 * surrogate(v)) < 1e-12
+    assert float(surrogate(jnp.zeros(()))) == pytest.approx(0.4)
+    assert float(jnp.abs(jax.vmap(jax.grad(jax.grad(lambda v: spike(v, surrogate))))(v)).max()) > 0
+
+
+REFUSED = {
+    "tau_m = -1.0: must be above 0": lambda: LIF(tau_m=-1.0),
+    "v_th = 0.0: must be above 0": lambda: ALIF(v_th=0.0),
+    "n_refractory = 0: must be at least 1": lambda: LIF(n_refractory=0),
+    "beta = -0.1: must be 0 or above": lambda: ALIF(beta=-0.1),
+    "tau_out = 0.0: must be above 0": lambda: Filtered(LIF(), tau_out=0.0),
+    r"mask_rec: expected shape \(6, 6\), got \(5, 6\)": lambda: layer_of(LIF(), mask_rec=jnp.ones((5, 6), bool)),
+    "trainable constant 'tau_x': LSTM has none": lambda: layer_of(LSTM(), trainable=("tau_x",)),
+    "readout: expected 6 rows": lambda: Network((layer_of(LIF()),), readout_of(7)),
+    "rule = 'magic': must be one of": lambda: make_rule("magic"),
+    "feedback = 'telepathic': must be one of": lambda: make_rule("eprop1:telepathic"),
+    "must be a whole number of steps": lambda: make_rule("truncated_bptt:soon"),
+    "window = 0: must be at least 1": lambda: TruncatedBPTT(0),
+    "bptt takes no option": lambda: make_rule("bptt:2"),
+    "rtrl' would need .* GB .*fewer neurons or a smaller batch": lambda: Network(
+        (Recurrent(LIF(), N_IN, 400, key=jax.random.key(0)),), Readout(400, 2, key=jax.random.key(0))
+    )(inputs(dtype=jnp.float32), RTRL()),
+    "rule 'rtrl' trains one recurrent layer": lambda: Network(
+        (layer_of(Rate()), layer_of(Rate(), N)), readout_of()
+    )(inputs(), RTRL()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_breaks_a_rule_is_named(message):
+    with pytest.raises(InvalidSetting, match=message):
+        REFUSED[message]()
