@@ -95,12 +95,12 @@ def test_a_resumed_run_gives_the_same_numbers(tmp_path):
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_program_resumes_to_the_same_numbers(tmp_path, how):
-    flags = "--preset tutorial --duration 200 --neurons 20 --iterations 400 --evaluate-every 20".split()
+    flags = "--preset tutorial --duration 200 --neurons 20 --iterations 3000 --evaluate-every 100".split()
     program = [sys.executable, "-m", "eprop"]
     env = os.environ | {"JAX_PLATFORMS": "cpu"}
     subprocess.run([*program, "train", "pattern-generation", *flags, "--out", f"{tmp_path}/a"], check=True, env=env)
     killed = subprocess.Popen(
-        [*program, "train", "pattern-generation", *flags, "--iterations", "400", "--out", f"{tmp_path}/b"],
+        [*program, "train", "pattern-generation", *flags, "--out", f"{tmp_path}/b"],
         env=env,
         stderr=subprocess.PIPE,
         text=True,
@@ -111,7 +111,7 @@ def test_a_killed_program_resumes_to_the_same_numbers(tmp_path, how):
         time.sleep(0.01)
     killed.send_signal(how)
     _, said = killed.communicate()
-    if how == signal.SIGINT and killed.returncode != 0:
+    if how == signal.SIGINT:
         assert killed.returncode == 130 and said.strip().endswith(f"'eprop resume {tmp_path}/b'")
         assert len(said.strip().splitlines()) == 1
     subprocess.run([*program, "resume", f"{tmp_path}/b"], check=True, env=env)
