@@ -1,8 +1,15 @@
-"""The one exception that tells a user what to change."""
+"""The exceptions that tell a user what to change, or what became of a run."""
+
+import difflib
+from collections.abc import Iterable
 
 
 class InvalidSetting(ValueError):
     """A setting, argument or file that breaks a rule: the message names it, its value and the rule."""
+
+
+class RunFailed(RuntimeError):
+    """A run that cannot go on though its settings were valid: the message says at which step, and what is kept."""
 
 
 def require(condition: bool, message: str) -> None:
@@ -18,6 +25,13 @@ def require_positive(**values: object) -> None:
             require(value > 0, f"{name} = {value}: must be above 0")
 
 
-def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raise `InvalidSetting` unless `value` is one of `choices`."""
-    require(value in choices, f"{name} = {value!r}: must be one of {', '.join(choices)}")
+def require_choice(name: str, value: str, choices: Iterable[str]) -> None:
+    """Raise `InvalidSetting` unless `value` is one of `choices`; the message names the nearest."""
+    choices = tuple(choices)
+    require(value in choices, f"{name} = {value!r}: must be one of {', '.join(choices)}{suggestion(value, choices)}")
+
+
+def suggestion(value: str, choices: Iterable[str]) -> str:
+    """` (did you mean ...?)`, or nothing where no choice is near."""
+    near = difflib.get_close_matches(value, list(choices), n=1, cutoff=0.5)
+    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -15,7 +15,13 @@ from eprop.training import RunFolder, experiment_from_json, experiment_to_json, 
 
 
 def start_comparison(
-    task: str, experiment: Experiment, rules: Sequence[str], seeds: int, out: Path, tensorboard: bool = False
+    task: str,
+    experiment: Experiment,
+    rules: Sequence[str],
+    seeds: int,
+    out: Path,
+    tensorboard: bool = False,
+    overwrite: bool = False,
 ) -> RunFolder:
     """A new comparison's folder: settings checked and written down, nothing run yet.
 
@@ -34,7 +40,7 @@ def start_comparison(
         "seeds": [experiment.run.seed + i for i in range(seeds)],
         "tensorboard": tensorboard,
     }
-    return RunFolder.create(out, config)
+    return RunFolder.create(out, config, overwrite)
 
 
 def run_comparison(folder: RunFolder, done: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:

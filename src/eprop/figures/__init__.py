@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from eprop.experiments import rule_folder
+from eprop.experiments import reproduction_of, rule_folder
 from eprop.figures._comparison import comparison_figure
 from eprop.figures._gradients import alignment_figure
 from eprop.figures._run import learning_figure, sample_figures
@@ -16,6 +16,8 @@ def draw(folder: RunFolder) -> list[Path]:
     Raises:
         InvalidSetting: if there is nothing to draw yet.
     """
+    if folder.config["command"] == "reproduce":
+        return reproduction_of(folder)[0].draw(folder)
     if folder.config["command"] != "compare":
         return _draw_run(folder)
     comparison = folder.path / "comparison.json"

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import platform
+import shutil
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,17 +24,21 @@ class RunFolder:
         self.path = Path(path)
 
     @classmethod
-    def create(cls, path: Path, config: dict[str, Any]) -> "RunFolder":
-        """A new folder with its configuration.
+    def create(cls, path: Path, config: dict[str, Any], overwrite: bool = False) -> "RunFolder":
+        """A new folder with its configuration; `overwrite` removes the run that it holds.
 
         Raises:
             InvalidSetting: if there is a run in it already, or something else stands there.
         """
         path = Path(path)
+        holds_run = (path / "config.json").is_file()
         require(
-            not (path / "config.json").exists(),
-            f"out = {path}: holds a run already; continue it with 'eprop resume {path}', or name another folder",
+            overwrite or not holds_run,
+            f"out = {path}: holds a run already; continue it with 'eprop resume {path}', replace it with "
+            "--overwrite, or name another folder",
         )
+        if holds_run:
+            shutil.rmtree(path)
         require(not path.exists() or path.is_dir(), f"out = {path}: is a file, not a folder")
         try:
             path.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,66 @@
+"""The program `eprop`: one file a command (or a few that share their options)."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from eprop.errors import InvalidSetting, RunFailed, suggestion
+
+COMMANDS = {
+    "tasks": ("_training", "tasks", "what can be trained"),
+    "train": ("_training", "train TASK --out DIR", "train one network"),
+    "compare": ("_training", "compare TASK --out DIR", "several rules on the same data and initial weights"),
+    "gradients": ("_training", "gradients TASK --out DIR", "how well each rule's gradient is aligned with BPTT's"),
+    "reproduce": ("_reproduce", "reproduce NAME --out DIR", "a published figure: all runs, table and picture"),
+    "resume": ("_folders", "resume DIR", "go on with an interrupted run, to the same numbers"),
+    "plot": ("_folders", "plot DIR", "draw a run's pictures again"),
+}
+"""Every command: its file here, how it is called, and what it does."""
+
+EXAMPLES = """\
+examples:
+  eprop train pattern-generation --rule eprop1:random --seed 0 --out runs/first
+  eprop train evidence-accumulation --neuron lsnn --batch 32 --iterations 500 --out runs/evidence
+  eprop train arrays --data digits.npz --neuron lstm --out runs/digits
+  eprop compare pattern-generation --preset tutorial --rules bptt,eprop1:random --seeds 5 --out runs/pattern
+"""
+
+
+def usage() -> str:
+    """What `eprop --help` prints."""
+    width = max(len(call) for _, call, _ in COMMANDS.values())
+    lines = [f"  eprop {call:{width}}  {summary}" for _, call, summary in COMMANDS.values()]
+    lines.append(f"  eprop {'COMMAND --help':{width}}  all options of a command, with their defaults")
+    title = "eprop: train recurrent networks online with eligibility propagation, beside BPTT"
+    return f"{title}\n\nusage: eprop COMMAND ...\n\n" + "\n".join(lines) + f"\n\n{EXAMPLES}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the program. What goes wrong ends with one line: status 2 for bad input, 1 for a run that failed."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        _dispatch(arguments)
+    except (InvalidSetting, RunFailed) as error:
+        print(f"eprop: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, InvalidSetting) else 1)
+    except KeyboardInterrupt:
+        print("eprop: stopped", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+
+
+def _dispatch(arguments: list[str]) -> None:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage(), end="")
+        return
+    if arguments[0] == "--version":
+        import eprop
+
+        print(f"eprop {eprop.__version__}")
+        return
+    command, *rest = arguments
+    if command not in COMMANDS:
+        raise InvalidSetting(f"unknown command {command!r}{suggestion(command, COMMANDS)}; see 'eprop --help'")
+    module = importlib.import_module(f"eprop.cli.{COMMANDS[command][0]}")
+    getattr(module, command)(rest)

@@ -1,0 +1,81 @@
+"""What all commands that make or continue a run folder share."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from eprop.errors import require
+from eprop.training import Interrupted, RunFolder, experiment_from_json, train
+
+
+def execute(folder: RunFolder) -> None:
+    """Run, or go on with, what a folder's configuration says; then table and pictures."""
+    from rich.console import Console
+
+    from eprop.experiments import (
+        comparison_table,
+        gradients_table,
+        measure_gradients,
+        reproduction_of,
+        run_comparison,
+    )
+
+    console = Console()
+    config = folder.config
+    prepare(config)
+    try:
+        match config["command"]:
+            case "compare":
+                comparison = run_comparison(folder, lambda row: console.print(f"{row['rule']}: {row['mean']:.4f}"))
+                draw_all(folder)
+                console.print(comparison_table(comparison))
+            case "gradients":
+                measure_gradients(folder)
+                draw_all(folder)
+                console.print(gradients_table(folder))
+            case "reproduce":
+                reproduction, settings = reproduction_of(folder)
+                table = reproduction.run(folder, settings)
+                draw_all(folder)
+                console.print(table)
+            case _:
+                experiment = experiment_from_json(config["task"], config["experiment"], folder.path)
+                summary = train(
+                    experiment,
+                    folder,
+                    task=config["task"],
+                    seeds=config.get("seeds"),
+                    tensorboard=config.get("tensorboard", False),
+                )
+                draw_all(folder)
+                console.print(f"{summary['metric']}: {summary['value']} after {summary['iterations']} iterations")
+    except Interrupted:
+        print(f"eprop: stopped; nothing is lost: go on with 'eprop resume {folder.path}'", file=sys.stderr)
+        sys.exit(130)
+
+
+def draw_all(folder: RunFolder) -> None:
+    """Draw a folder's pictures and print where they are."""
+    from eprop.figures import draw
+
+    for path in draw(folder):
+        print(path)
+
+
+def prepare(config: dict[str, Any]) -> None:
+    """Set the floating-point precision that a configuration asks for."""
+    network = config.get("experiment", {}).get("network", {})
+    set_precision(network.get("precision", "float32"))
+
+
+def set_precision(precision: str) -> None:
+    if precision == "float64":
+        jax.config.update("jax_enable_x64", True)
+
+
+def named_folder(command: str, arguments: list[str]) -> Path:
+    """The one folder a command works on."""
+    require(len(arguments) == 1, f"{command}: name one run folder, as in 'eprop {command} runs/first'")
+    return Path(arguments[0])

@@ -1,0 +1,87 @@
+"""From arguments to settings: flags are made from the dataclasses by tyro; its complaints become one line."""
+
+import contextlib
+import io
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from eprop.errors import InvalidSetting, require, suggestion
+
+T = TypeVar("T")
+
+SETTING_GROUPS = ("task", "network", "optimiser", "run", "rule", "settings")
+"""Fields that hold settings of their own: their flags carry no prefix."""
+
+
+def parse(kind: type[T], arguments: list[str], *, prog: str, description: str, default: T) -> T:
+    """The dataclass `kind` from flags.
+
+    Raises:
+        InvalidSetting: with what tyro complains of, as one line.
+    """
+    import tyro
+
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(
+                kind,
+                prog=prog,
+                description=description,
+                args=arguments,
+                default=default,
+                config=(tyro.conf.OmitArgPrefixes,),
+            )
+    except SystemExit as stop:
+        if stop.code:
+            raise InvalidSetting(_one_line(complaint.getvalue())) from None
+        raise
+
+
+def take_option(arguments: list[str], name: str, default: str) -> tuple[str, list[str]]:
+    """The value of `--name VALUE` or `--name=VALUE`, and the arguments without it."""
+    rest, found = [], default
+    remaining = iter(arguments)
+    for argument in remaining:
+        flag, equals, value = argument.partition("=")
+        if flag != f"--{name}":
+            rest.append(argument)
+            continue
+        found = value if equals else next(remaining, "")
+    return found, rest
+
+
+def choose(what: str, name: str, known: Mapping[str, T] | Iterable[str]) -> str:
+    """`name`, if it is known.
+
+    Raises:
+        InvalidSetting: with the nearest known name otherwise.
+    """
+    known = tuple(known)
+    require(name in known, f"unknown {what} {name!r}{suggestion(name, known)} (known: {', '.join(known)})")
+    return name
+
+
+def wants_help(arguments: list[str], usage: str) -> bool:
+    """Print `usage` if help is asked for."""
+    if any(a in ("-h", "--help") for a in arguments):
+        print(usage, end="")
+        return True
+    return False
+
+
+def missing() -> Any:
+    """The default of a flag that must be given."""
+    import tyro
+
+    return tyro.MISSING
+
+
+def _one_line(box: str) -> str:
+    """What tyro says in a box of several lines, as one."""
+    lines = [line.strip("\u2502 ") for line in box.splitlines() if line.startswith("\u2502")]
+    rule = next((i for i, line in enumerate(lines) if line and set(line) == {"\u2500"}), len(lines))
+    said = " ".join(lines[:rule]) or box.strip()
+    for prefix in SETTING_GROUPS:
+        said = said.removeprefix(f"Error parsing {prefix}: ")
+    return said

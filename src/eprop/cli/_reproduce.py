@@ -1,0 +1,44 @@
+"""`eprop reproduce`: published figures."""
+
+import dataclasses
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from eprop.cli._execute import execute
+from eprop.cli._parse import choose, missing, parse, take_option
+from eprop.errors import require
+from eprop.experiments import REPRODUCTIONS, start_reproduction
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class ReproduceOptions(Generic[T]):
+    out: Path
+    """Folder for all runs, the table and the pictures."""
+    settings: T
+    overwrite: bool = False
+    """Replace the run that the folder holds."""
+
+
+def reproduce(arguments: list[str]) -> None:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: eprop reproduce NAME [--preset NAME] --out DIR [options]\n\nfigures:")
+        for name, reproduction in REPRODUCTIONS.items():
+            print(f"  {name}  {reproduction.summary}  [presets: {', '.join(reproduction.presets)}]")
+        print("\n'eprop reproduce NAME --help' lists all options; 'eprop resume DIR' goes on after an interruption.")
+        return
+    name, *rest = arguments
+    reproduction = REPRODUCTIONS[choose("figure", name, REPRODUCTIONS)]
+    presets = reproduction.presets
+    preset, rest = take_option(rest, "preset", next(iter(presets)))
+    require(preset in presets, f"preset = {preset!r}: {name} has {', '.join(presets)}")
+    kind = type(presets[preset])
+    options = parse(
+        ReproduceOptions[kind],
+        rest,
+        prog=f"eprop reproduce {name}",
+        description=f"{reproduction.summary}\n\nPreset: {preset} (--preset NAME, one of {', '.join(presets)}).",
+        default=ReproduceOptions(out=missing(), settings=presets[preset]),
+    )
+    execute(start_reproduction(name, options.settings, options.out, options.overwrite))
