@@ -18,6 +18,10 @@ class Rule(eqx.Module):
     name: ClassVar[str]
     stackable: ClassVar[bool] = True
     """Whether the rule hands learning signals to a layer below."""
+    carries_traces: ClassVar[bool] = False
+    """Whether the rule carries eligibility traces over a window's start."""
+    synthesises: ClassVar[bool] = False
+    """Whether a synthetic gradient stands for what follows a window's end."""
 
     @property
     def feedback(self) -> Feedback:

@@ -1,0 +1,144 @@
+"""Carried traces for small windows: what never leaves zero is not kept, and one pass advances the rest.
+
+In a window of a few steps reading and writing `eps` (`[batch, presynaptic, current, neuron]`) is what costs:
+
+    eps_K = Phi eps_0 + sum_t gamma_t x_t^T              one fused sum, each array read and written once
+    dW   += sum_b lambda_0 . eps_0                       a loop that accumulates over samples
+
+Which eligibility vectors can differ from zero at all is read off the derivative of `step`: a gate that
+acts on the output alone (the LSTM's `o`) leaves no trace in the state, and none is kept.
+"""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Literal
+from jaxtyping import Array, Float, PyTree
+
+from eprop.eligibility._trajectory import Carry, Synapses, Traces, split_constants, spread
+from eprop.neurons import Neuron, traced
+from eprop.neurons._base import State
+
+FUSED_STEPS = 8
+"""Up to so many steps the new outer products are summed as they stand; above, a matrix product a sample is faster."""
+
+
+class TraceStructure(NamedTuple):
+    """What can differ from zero, whatever the values: an entry for each traced state component."""
+
+    currents: tuple[tuple[int, ...], ...]  # currents whose eligibility vectors are kept
+    components: tuple[tuple[int, ...], ...]  # components that it depends on, a window earlier
+
+
+def trace_structure(neuron: Neuron, state: State) -> TraceStructure:
+    """Which currents reach which components of the state, through any number of steps."""
+    floating, integer = eqx.partition(state, eqx.is_inexact_array)
+    leaves = jax.tree.leaves(floating)
+    currents = (jnp.zeros_like(leaves[0]),) * neuron.num_currents
+
+    def tangent(primals, tangents):
+        def new_state(floating, currents):
+            return traced(neuron.step(eqx.combine(floating, integer), currents, jnp.zeros_like(leaves[0]))[0])
+
+        return jax.jvp(new_state, primals, tangents)[1]
+
+    arguments = (floating, currents)
+    jaxpr = jax.make_jaxpr(tangent)(arguments, arguments).jaxpr
+    d, k = len(leaves), neuron.num_currents
+    direct = _dependencies(jaxpr, jaxpr.invars[d + k :])
+    reached = [set(sources) | {a} for a, sources in enumerate(direct)]  # indices below d: components; then currents
+    for _ in range(d):
+        reached = [set().union(r, *(reached[b] for b in r if b < d)) for r in reached]
+    return TraceStructure(
+        tuple(tuple(sorted(i - d for i in r if i >= d)) for r in reached),
+        tuple(tuple(sorted(i for i in r if i < d)) for r in reached),
+    )
+
+
+def _dependencies(jaxpr, sources) -> list[set[int]]:
+    """For each output, the places in `sources` of the variables it is computed from."""
+    found = {variable: {i} for i, variable in enumerate(sources)}
+    of = lambda v: set() if isinstance(v, Literal) else found.get(v, set())  # noqa: E731
+    for equation in jaxpr.eqns:
+        union = set().union(*map(of, equation.invars))
+        found |= {variable: union for variable in equation.outvars}
+    return [of(variable) for variable in jaxpr.outvars]
+
+
+def with_compact_traces(neuron: Neuron, synapses: Synapses, carry: Carry) -> Carry:
+    """The carry with zero eligibility vectors of the currents that can have any, for `unroll_with_boundary`."""
+    n_pre = synapses.w_in.shape[0] + synapses.w_rec.shape[0] + 1
+    components = jax.tree.leaves(traced(carry.state))
+    kept = trace_structure(neuron, carry.state).currents
+    constants, _ = split_constants(neuron)
+    vectors = tuple(
+        jnp.zeros((c.shape[0], n_pre, len(q), c.shape[1]), c.dtype) for c, q in zip(components, kept, strict=True)
+    )
+    return carry._replace(
+        traces=Traces(vectors, tuple(jax.tree.map(jnp.zeros_like, spread(constants, c)) for c in components))
+    )
+
+
+def advance_compact(
+    structure: TraceStructure,
+    presynaptic: Float[Array, "time batch pre"],
+    adjoints: tuple[tuple[PyTree, State, Float[Array, "time batch current neuron"]], ...],
+    traces: Traces,
+) -> Traces:
+    """The eligibility vectors at the window's end, from those at its start.
+
+    Args:
+        structure: from `trace_structure`.
+        presynaptic: `[x_t, z_{t-1}, 1]`.
+        adjoints: for each component, the neuron's adjoint started from its unit vector, with no learning
+            signal: over constants, over the first state (`Phi`), over currents (`gamma`).
+        traces: those at the window's start.
+    """
+    synapses, constants = [], []
+    for a, (constant, phi, gamma) in enumerate(adjoints):
+        kept, phi = structure.currents[a], jax.tree.leaves(phi)
+        vector = _outer_products(presynaptic, gamma[..., jnp.array(kept, int), :])
+        for b in structure.components[a]:
+            vector = vector + phi[b][:, None, None, :] * _place(traces.synapses[b], structure.currents[b], kept)
+            constant = jax.tree.map(lambda c, e, p=phi[b]: c + p * e, constant, traces.constants[b])
+        synapses.append(vector)
+        constants.append(constant)
+    return Traces(tuple(synapses), tuple(constants))
+
+
+def _outer_products(x: Float[Array, "time batch pre"], gamma: Float[Array, "time batch current neuron"]) -> Array:
+    """`sum_t gamma_t x_t^T` of each sample."""
+    if x.shape[0] > FUSED_STEPS:
+        return jnp.einsum("tbi,tbkn->bikn", x, gamma)
+    return sum(x[t][:, :, None, None] * gamma[t][:, None] for t in range(x.shape[0]))  # pyright: ignore[reportReturnType]
+
+
+def _place(vector: Float[Array, "batch pre kept neuron"], kept: tuple[int, ...], wanted: tuple[int, ...]) -> Array:
+    """Eligibility vectors of the currents `kept` in their places among `wanted`, zero elsewhere."""
+    if kept == wanted:
+        return vector
+    nothing = jnp.zeros_like(vector[:, :, 0])
+    return jnp.stack([vector[:, :, kept.index(q)] if q in kept else nothing for q in wanted], axis=2)
+
+
+def contract_compact(
+    structure: TraceStructure,
+    adjoint: State,
+    gradient: Float[Array, "pre current neuron"],
+    constants: PyTree,
+    traces: Traces,
+) -> tuple[Float[Array, "pre current neuron"], PyTree]:
+    """`gradient + sum_b lambda_0 . eps_0`, for synapses and constants (`[batch, neuron]`, not yet summed)."""
+    for a, lambda_a in enumerate(jax.tree.leaves(adjoint)):
+        kept, vector = jnp.array(structure.currents[a], int), traces.synapses[a]
+
+        def add(total, sample):
+            one, e = sample
+            return total + one * e, None
+
+        total, _ = jax.lax.scan(add, jnp.zeros_like(vector[0]), (lambda_a, vector))
+        gradient = gradient.at[:, kept].add(total)
+        constants = jax.tree.map(lambda c, e, p=lambda_a: c + p * e, constants, traces.constants[a])
+    return gradient, constants
