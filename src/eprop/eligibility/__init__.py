@@ -1,13 +1,15 @@
 """Eligibility traces for any neuron model: the stepwise reference, the windowed engine, the unroll."""
 
 from eprop.eligibility._boundary import unroll_with_boundary as unroll_with_boundary
+from eprop.eligibility._carry import settle_traces as settle_traces
 from eprop.eligibility._carry import trace_structure as trace_structure
-from eprop.eligibility._carry import with_compact_traces as with_compact_traces
+from eprop.eligibility._carry import with_late_traces as with_late_traces
 from eprop.eligibility._stepwise import eligibility_step as eligibility_step
 from eprop.eligibility._stepwise import eligibility_traces as eligibility_traces
 from eprop.eligibility._stepwise import stepwise_gradient as stepwise_gradient
 from eprop.eligibility._trajectory import Carry as Carry
 from eprop.eligibility._trajectory import Gradients as Gradients
+from eprop.eligibility._trajectory import LateTraces as LateTraces
 from eprop.eligibility._trajectory import Synapses as Synapses
 from eprop.eligibility._trajectory import Traces as Traces
 from eprop.eligibility._trajectory import Trajectory as Trajectory

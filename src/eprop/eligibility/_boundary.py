@@ -8,12 +8,13 @@ from jaxtyping import Array, Float, PyTree
 from eprop.eligibility._carry import (
     FUSED_STEPS,
     TraceStructure,
-    advance_compact,
-    contract_compact,
+    contract_traces,
+    settle_traces,
     trace_structure,
 )
 from eprop.eligibility._trajectory import (
     Carry,
+    LateTraces,
     Synapses,
     contract_presynaptic,
     gather,
@@ -46,7 +47,7 @@ def unroll_with_boundary(
 
     Args:
         neuron, synapses, inputs: as in `unroll`.
-        carry: from `start`, or from the window before; with traces from `with_compact_traces` (else what
+        carry: from `start`, or from the window before; with traces from `with_late_traces` (else what
             lies before the window does not count, and nothing is carried on).
 
     Returns:
@@ -93,18 +94,19 @@ def _window(rest: Neuron, integer: PyTree, structure: TraceStructure | None):
         start = (floating, integer, z)
         (state, others, last), (outputs, pullbacks) = _scan(step, start, input_drive(synapses, inputs))
         presynaptic, _ = presynaptic_activity(inputs, z, recurrent_output(outputs))
-        residuals = (constants, synapses, presynaptic, traces, pullbacks)
+        vectors, late = None, None
         if structure is not None:
-            traces = advance_compact(structure, presynaptic, _unit_adjoints(pullbacks, outputs, state), traces)
-        return (outputs, state, last, others, traces), residuals
+            vectors = settle_traces(structure, traces)
+            late = LateTraces(vectors, _unit_adjoints(structure, pullbacks, outputs, state), presynaptic)
+        return (outputs, state, last, others, late), (constants, synapses, presynaptic, vectors, pullbacks)
 
     def backward(residuals, cotangents):
-        constants, synapses, presynaptic, traces, pullbacks = residuals
+        constants, synapses, presynaptic, vectors, pullbacks = residuals
         errors, state_seed, z_seed, _, _ = cotangents
         constant, mu, g, full, lambda_0 = _window_adjoint(synapses.w_rec, pullbacks, errors, state_seed, z_seed)
         gradient = jnp.einsum("tbi,tbkn->ikn", presynaptic, g)
         if structure is not None:
-            gradient, constant = contract_compact(structure, mu, gradient, constant, traces)
+            gradient, constant = contract_traces(structure, mu, gradient, constant, vectors)
         w_in, w_rec, bias = split_presynaptic(gradient, synapses.w_in.shape[0])
         into_inputs = jnp.einsum("tbkn,ikn->tbi", full, synapses.w_in)
         into_synapses = Synapses(w_in, w_rec, None if synapses.bias is None else bias)
@@ -144,11 +146,8 @@ def _window_adjoint(w_rec, pullbacks, errors, state_seed, z_seed):
     return constant, mu, g, full, (jax.tree.map(jnp.add, mu, nu), into_z)
 
 
-def _unit_adjoints(pullbacks, outputs: Outputs, state: PyTree) -> tuple:
-    """The neurons' own adjoint from each unit vector of the last state, without learning signals.
-
-    Returns, for each component: over constants `[batch, neuron]`, over the first state, over currents.
-    """
+def _unit_adjoints(kept: TraceStructure, pullbacks, outputs: Outputs, state: PyTree) -> tuple:
+    """The neurons' own adjoint from each unit vector of the last state, without learning signals (see `LateTraces`)."""
     silent = jax.tree.map(lambda o: jnp.zeros_like(o[0]), outputs)
     components, structure = jax.tree.flatten(state)
 
@@ -159,7 +158,8 @@ def _unit_adjoints(pullbacks, outputs: Outputs, state: PyTree) -> tuple:
     def from_unit(a: int):
         unit = structure.unflatten([jnp.full_like(c, float(i == a)) for i, c in enumerate(components)])
         first, (constants, gamma) = _scan(step, unit, pullbacks, reverse=True)
-        return jax.tree.map(lambda c: c.sum(0), constants), first, gamma
+        total = jax.tree.map(lambda c: c.sum(0), constants)
+        return total, tuple(jax.tree.leaves(first)), gamma[:, :, jnp.array(kept.currents[a], int)]
 
     return tuple(from_unit(a) for a in range(len(components)))
 

@@ -17,7 +17,14 @@ import jax.numpy as jnp
 from jax.extend.core import Literal
 from jaxtyping import Array, Float, PyTree
 
-from eprop.eligibility._trajectory import Carry, Synapses, Traces, split_constants, spread
+from eprop.eligibility._trajectory import (
+    Carry,
+    LateTraces,
+    Synapses,
+    Traces,
+    split_constants,
+    spread,
+)
 from eprop.neurons import Neuron, traced
 from eprop.neurons._base import State
 
@@ -67,42 +74,37 @@ def _dependencies(jaxpr, sources) -> list[set[int]]:
     return [of(variable) for variable in jaxpr.outvars]
 
 
-def with_compact_traces(neuron: Neuron, synapses: Synapses, carry: Carry) -> Carry:
-    """The carry with zero eligibility vectors of the currents that can have any, for `unroll_with_boundary`."""
-    n_pre = synapses.w_in.shape[0] + synapses.w_rec.shape[0] + 1
-    components = jax.tree.leaves(traced(carry.state))
-    kept = trace_structure(neuron, carry.state).currents
-    constants, _ = split_constants(neuron)
-    vectors = tuple(
-        jnp.zeros((c.shape[0], n_pre, len(q), c.shape[1]), c.dtype) for c, q in zip(components, kept, strict=True)
-    )
-    return carry._replace(
-        traces=Traces(vectors, tuple(jax.tree.map(jnp.zeros_like, spread(constants, c)) for c in components))
-    )
-
-
-def advance_compact(
-    structure: TraceStructure,
-    presynaptic: Float[Array, "time batch pre"],
-    adjoints: tuple[tuple[PyTree, State, Float[Array, "time batch current neuron"]], ...],
-    traces: Traces,
-) -> Traces:
-    """The eligibility vectors at the window's end, from those at its start.
+def with_late_traces(neuron: Neuron, synapses: Synapses, carry: Carry, window: int) -> Carry:
+    """The carry with zero eligibility vectors, so that `unroll_with_boundary` carries them over windows.
 
     Args:
-        structure: from `trace_structure`.
-        presynaptic: `[x_t, z_{t-1}, 1]`.
-        adjoints: for each component, the neuron's adjoint started from its unit vector, with no learning
-            signal: over constants, over the first state (`Phi`), over currents (`gamma`).
-        traces: those at the window's start.
+        window: steps a window, so that a first carry has the shapes of all others.
     """
+    n_pre = synapses.w_in.shape[0] + synapses.w_rec.shape[0] + 1
+    components = jax.tree.leaves(traced(carry.state))
+    constants, _ = split_constants(neuron)
+    nothing = jax.tree.map(jnp.zeros_like, spread(constants, components[0]))
+    vectors, adjoints = [], []
+    for c, kept in zip(components, trace_structure(neuron, carry.state).currents, strict=True):
+        batch, n = c.shape
+        vectors.append(jnp.zeros((batch, n_pre, len(kept), n), c.dtype))
+        phi = tuple(map(jnp.zeros_like, components))
+        adjoints.append((nothing, phi, jnp.zeros((window, batch, len(kept), n), c.dtype)))
+    presynaptic = jnp.zeros((window, components[0].shape[0], n_pre), components[0].dtype)
+    return carry._replace(
+        traces=LateTraces(Traces(tuple(vectors), (nothing,) * len(components)), tuple(adjoints), presynaptic)
+    )
+
+
+def settle_traces(structure: TraceStructure, late: LateTraces) -> Traces:
+    """The eligibility vectors at the end of the last window: `Phi eps_0 + sum_t gamma_t x_t^T`."""
     synapses, constants = [], []
-    for a, (constant, phi, gamma) in enumerate(adjoints):
-        kept, phi = structure.currents[a], jax.tree.leaves(phi)
-        vector = _outer_products(presynaptic, gamma[..., jnp.array(kept, int), :])
+    for a, (constant, phi, gamma) in enumerate(late.adjoints):
+        vector = _outer_products(late.presynaptic, gamma)
         for b in structure.components[a]:
-            vector = vector + phi[b][:, None, None, :] * _place(traces.synapses[b], structure.currents[b], kept)
-            constant = jax.tree.map(lambda c, e, p=phi[b]: c + p * e, constant, traces.constants[b])
+            old = _place(late.vectors.synapses[b], structure.currents[b], structure.currents[a])
+            vector = vector + phi[b][:, None, None, :] * old
+            constant = jax.tree.map(lambda c, e, p=phi[b]: c + p * e, constant, late.vectors.constants[b])
         synapses.append(vector)
         constants.append(constant)
     return Traces(tuple(synapses), tuple(constants))
@@ -123,7 +125,7 @@ def _place(vector: Float[Array, "batch pre kept neuron"], kept: tuple[int, ...],
     return jnp.stack([vector[:, :, kept.index(q)] if q in kept else nothing for q in wanted], axis=2)
 
 
-def contract_compact(
+def contract_traces(
     structure: TraceStructure,
     adjoint: State,
     gradient: Float[Array, "pre current neuron"],
@@ -132,13 +134,9 @@ def contract_compact(
 ) -> tuple[Float[Array, "pre current neuron"], PyTree]:
     """`gradient + sum_b lambda_0 . eps_0`, for synapses and constants (`[batch, neuron]`, not yet summed)."""
     for a, lambda_a in enumerate(jax.tree.leaves(adjoint)):
-        kept, vector = jnp.array(structure.currents[a], int), traces.synapses[a]
-
-        def add(total, sample):
-            one, e = sample
-            return total + one * e, None
-
-        total, _ = jax.lax.scan(add, jnp.zeros_like(vector[0]), (lambda_a, vector))
-        gradient = gradient.at[:, kept].add(total)
+        vector = traces.synapses[a]
+        add = lambda b, total, p=lambda_a, e=vector: total + p[b] * e[b]  # noqa: E731
+        total = jax.lax.fori_loop(0, vector.shape[0], add, jnp.zeros_like(vector[0]))
+        gradient = gradient.at[:, jnp.array(structure.currents[a], int)].add(total)
         constants = jax.tree.map(lambda c, e, p=lambda_a: c + p * e, constants, traces.constants[a])
     return gradient, constants
