@@ -1,6 +1,7 @@
 """Eligibility traces for any neuron model: the stepwise reference, the windowed engine, the unroll."""
 
 from eprop.eligibility._boundary import unroll_with_boundary as unroll_with_boundary
+from eprop.eligibility._carry import reset_carry as reset_carry
 from eprop.eligibility._carry import settle_traces as settle_traces
 from eprop.eligibility._carry import trace_structure as trace_structure
 from eprop.eligibility._carry import with_late_traces as with_late_traces

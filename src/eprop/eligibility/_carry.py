@@ -15,7 +15,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Literal
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from eprop.eligibility._trajectory import (
     Carry,
@@ -94,6 +94,23 @@ def with_late_traces(neuron: Neuron, synapses: Synapses, carry: Carry, window: i
     return carry._replace(
         traces=LateTraces(Traces(tuple(vectors), (nothing,) * len(components)), tuple(adjoints), presynaptic)
     )
+
+
+def reset_carry(carry: Carry, fresh: Carry, ended: Bool[Array, "batch"]) -> Carry:  # noqa: F821
+    """`fresh` for the samples whose sequence has ended; their eligibility vectors start again from zero."""
+    select = lambda new, old: jnp.where(ended[:, None], new, old)  # noqa: E731
+    state, z = jax.tree.map(select, fresh.state, carry.state), select(fresh.z, carry.z)
+    if not isinstance(carry.traces, LateTraces):
+        return Carry(state, z)
+    goes_on = ~ended[:, None]
+    adjoints = tuple(
+        (
+            *jax.tree.map(lambda c: jnp.where(goes_on, c, 0.0), (constant, phi)),
+            jnp.where(goes_on[None, :, None], gamma, 0.0),
+        )
+        for constant, phi, gamma in carry.traces.adjoints
+    )
+    return Carry(state, z, carry.traces._replace(adjoints=adjoints))
 
 
 def settle_traces(structure: TraceStructure, late: LateTraces) -> Traces:

@@ -7,6 +7,7 @@ from eprop.figures._comparison import comparison_figure
 from eprop.figures._gradients import alignment_figure
 from eprop.figures._run import learning_figure, sample_figures
 from eprop.figures._style import save
+from eprop.tasks import StreamTask
 from eprop.training import RunFolder, load_run, read_json
 
 
@@ -33,5 +34,6 @@ def _draw_run(folder: RunFolder) -> list[Path]:
     figures = {"learning": learning_figure(folder, run.learner.spiking)} if folder.metrics() else {}
     if folder.config["command"] == "gradients" and folder.metrics():
         figures["alignment"] = alignment_figure(folder)
-    figures |= sample_figures(run)
+    if not isinstance(run.experiment.task, StreamTask):
+        figures |= sample_figures(run)
     return [save(figure, folder.figures / f"{name}.png") for name, figure in figures.items()]

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
+from eprop.errors import require
 from eprop.learning_signals import firing_rate_loss
 from eprop.networks import Network, NetworkOutput, kolen_pollack_decay, trainable
-from eprop.rules import Rule
+from eprop.rules import Rule, WindowedRule
 from eprop.settings import Experiment
 from eprop.tasks import Batch, Task
 from eprop.training._build import build_network, build_neuron, build_optimiser
@@ -42,6 +43,11 @@ class Learner:
         self.task: Task = experiment.task
         self.seeds = tuple(seeds)
         self.rule = experiment.rule.make() if rule is None else rule
+        require(
+            not isinstance(self.rule, WindowedRule),
+            f"rule = {self.rule.label!r}: is trained window by window, on copy-repeat and words; this task takes "
+            "whole sequences: use bptt, truncated_bptt, rtrl or eprop1",
+        )
         self.optimiser = build_optimiser(experiment.optimiser)
         self.keys = jax.vmap(jax.random.key)(jnp.array(self.seeds))
         self.update = jax.jit(self._update, donate_argnums=0)
@@ -67,6 +73,10 @@ class Learner:
 
     def _network(self, key: PRNGKeyArray) -> Network:
         return build_network(self.experiment.network, self.task.n_in, self.task.n_out, stream(key, WEIGHTS))
+
+    def details(self, state: TrainState) -> dict[str, Any]:
+        """Where training stands, beside loss and metric: nothing here."""
+        return {}
 
     def network(self, state: TrainState, seed: int = 0) -> Network:
         """The network of one seed (its place in `seeds`)."""

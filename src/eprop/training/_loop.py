@@ -13,15 +13,26 @@ import orbax.checkpoint as ocp
 
 from eprop.errors import InvalidSetting, require
 from eprop.settings import Experiment
+from eprop.tasks import StreamTask
 from eprop.training._folder import RunFolder, versions
 from eprop.training._learner import Learner, TrainState
 from eprop.training._progress import ProgressBar
+from eprop.training._windowed import WindowedLearner
 
 CHECKPOINT_SECONDS = 15.0
 """At least so long between two checkpoints, but for the last."""
 
-Observer = Callable[[Learner, TrainState, int], dict[str, Any]]
+Observer = Callable[[Any, Any, int], dict[str, Any]]
 """Called at every evaluation; what it returns is added to the line of `metrics.jsonl`."""
+
+
+AnyLearner = Learner | WindowedLearner
+
+
+def make_learner(experiment: Experiment, seeds: Sequence[int]) -> AnyLearner:
+    """The learner that the task needs: of whole sequences, or of a stream's windows."""
+    kind = WindowedLearner if isinstance(experiment.task, StreamTask) else Learner
+    return kind(experiment, seeds)
 
 
 class Interrupted(Exception):
@@ -67,7 +78,7 @@ class _Loop:
     def __init__(self, experiment, folder, task, seeds, tensorboard, observe) -> None:
         self.folder, self.task, self.observe = folder, task, observe
         self.single = seeds is None
-        self.learner = Learner(experiment, [experiment.run.seed] if seeds is None else seeds)
+        self.learner = make_learner(experiment, [experiment.run.seed] if seeds is None else seeds)
         self.settings = experiment.run
         self.experiment = experiment
         self.checkpoints = folder.checkpoints()
@@ -80,6 +91,7 @@ class _Loop:
         lines = folder.metrics()
         self.wall_before = lines[-1]["wall_s"] if lines else 0.0
         self.last_metric = np.asarray(lines[-1]["metric"]) if lines else None
+        self.details = self.learner.details(self.state)
         self.started = self.saved = time.monotonic()
 
     def close(self) -> None:
@@ -102,7 +114,8 @@ class _Loop:
                     start = time.monotonic()  # without compilation
                 done = max(self.iteration - first - 1, 1)
                 metric = None if self.last_metric is None else float(np.mean(self.last_metric))
-                bar.update(self.iteration, float(np.nanmean(loss)), metric, done / (time.monotonic() - start + 1e-9))
+                speed = done / (time.monotonic() - start + 1e-9)
+                bar.update(self.iteration, float(np.nanmean(loss)), metric, speed, self._status())
                 if self.iteration % self.settings.evaluate_every == 0 or self.iteration == total:
                     self._evaluate(loss)
                 if stop.requested:
@@ -130,7 +143,7 @@ class _Loop:
 
     def _evaluate(self, loss: np.ndarray) -> None:
         metric, activity = self.learner.evaluate(self.state, self.learner.data, jnp.asarray(self.iteration))
-        self.last_metric = np.asarray(metric)
+        self.last_metric, self.details = np.asarray(metric), self.learner.details(self.state)
         line = {
             "iteration": self.iteration,
             "loss": self._number(loss),
@@ -138,6 +151,7 @@ class _Loop:
             "activity": self._number(activity),
             "wall_s": round(self.wall, 3),
         }
+        line |= {name: self._chosen(values) for name, values in self.details.items()}
         if self.observe is not None:
             line |= self.observe(self.learner, self.state, self.iteration)
         self.folder.add_metrics(line)
@@ -150,9 +164,17 @@ class _Loop:
         if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
             self._save()
 
+    def _chosen(self, values: list) -> Any:
+        return values[0] if self.single else values
+
+    def _status(self) -> str:
+        """Where a stream's training stands, the mean over seeds."""
+        if not self.details:
+            return ""
+        return self.learner.task.status({name: float(np.mean(values)) for name, values in self.details.items()})
+
     def _number(self, values: Any) -> float | list[float]:
-        numbers = [float(v) for v in np.asarray(values)]
-        return numbers[0] if self.single else numbers
+        return self._chosen([float(v) for v in np.asarray(values)])
 
     def _iterations(self, lines: list[dict[str, Any]]) -> int | list[int]:
         """Updates each seed got: up to the evaluation at which it passed `stop_below`, if it did."""

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from eprop.errors import require
 from eprop.networks import Network
 from eprop.settings import Experiment
 from eprop.training._folder import RunFolder, experiment_from_json
-from eprop.training._learner import Learner, TrainState
-from eprop.training._loop import restore_state
+from eprop.training._loop import AnyLearner, make_learner, restore_state
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,8 @@ class LoadedRun:
 
     folder: RunFolder
     experiment: Experiment
-    learner: Learner
-    state: TrainState
+    learner: AnyLearner
+    state: Any
     iteration: int
 
     @property
@@ -36,7 +36,7 @@ def load_run(path: Path) -> LoadedRun:
     folder = RunFolder.open(path)
     config = folder.config
     experiment = experiment_from_json(config["task"], config["experiment"], folder.path)
-    learner = Learner(experiment, config.get("seeds") or [experiment.run.seed])
+    learner = make_learner(experiment, config.get("seeds") or [experiment.run.seed])
     checkpoints = folder.checkpoints()
     try:
         iteration = checkpoints.latest_step()
