@@ -173,6 +173,24 @@ class Readout(eqx.Module):
         return broadcast_readout(z_bar, self.weight, self.feedback_weights, feedback) + self.bias[None, None]
 
 
+class Embedding(eqx.Module):
+    """A vector for each symbol, trained with everything else: `x_t = E[symbol_t]`.
+
+    Args:
+        symbols, width: numbers of symbols, and of channels they become.
+        key: random key. `E ~ N(0, 1)`.
+    """
+
+    weight: Float[Array, "symbol width"]
+
+    def __init__(self, symbols: int, width: int, *, key: PRNGKeyArray, dtype: Any = jnp.float32) -> None:
+        require(symbols >= 1 and width >= 1, f"symbols = {symbols}, width = {width}: must be at least 1")
+        self.weight = jax.random.normal(key, (symbols, width), dtype)
+
+    def __call__(self, symbols: Int[Array, "time batch"]) -> Float[Array, "time batch width"]:
+        return self.weight[symbols]
+
+
 class NetworkOutput(NamedTuple):
     y: Float[Array, "time batch output"]
     z: tuple[Float[Array, "time batch neuron"], ...]  # one entry a layer
@@ -183,7 +201,7 @@ class Network(eqx.Module):
     """Recurrent layers, one on the other, and a readout.
 
     The readout reads the last layer's `z_bar`, or every layer's where `read_all` (as the authors' CTC network).
-    A layer above another is fed with its unfiltered `z`.
+    A layer above another is fed with its unfiltered `z`. With an `embedding` the inputs are symbols (integers).
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -198,6 +216,7 @@ class Network(eqx.Module):
     layers: tuple[Recurrent | Bidirectional, ...]
     readout: Readout
     read_all: bool = eqx.field(default=False, static=True)
+    embedding: Embedding | None = None
 
     def __check_init__(self) -> None:
         read = sum(layer.size for layer in self.layers) if self.read_all else self.layers[-1].size
@@ -210,7 +229,7 @@ class Network(eqx.Module):
 
     def __call__(
         self,
-        inputs: Float[Array, "time batch n_in"],
+        inputs: Float[Array, "time batch n_in"] | Int[Array, "time batch"],
         rule: Rule,
         carry: tuple | None = None,
         lengths: Int[Array, "batch"] | None = None,  # noqa: F821
@@ -221,7 +240,7 @@ class Network(eqx.Module):
             f"rule {rule.label!r} trains one recurrent layer, and this network has {len(self.layers)}",
         )
         carry = self.start(inputs.shape[1]) if carry is None else carry
-        results, below = [], inputs
+        results, below = [], inputs if self.embedding is None else self.embedding(inputs)
         for layer, layer_carry in zip(self.layers, carry, strict=True):
             results.append(layer(below, rule, layer_carry, lengths))
             below = results[-1].z

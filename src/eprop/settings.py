@@ -22,6 +22,8 @@ class NetworkSettings:
     """Recurrent layers, one on the other."""
     bidirectional: bool = False
     """Each layer reads time in both directions."""
+    embedding: int | None = None
+    """Width of the trained embedding that symbols (words, characters) pass first; None: inputs are numbers."""
     adaptive_fraction: float = 0.5
     """Share of adaptive neurons in an lsnn."""
     tau_m: float = 20.0
@@ -73,7 +75,7 @@ class NetworkSettings:
 
     def __post_init__(self) -> None:
         require_positive(neurons=self.neurons, layers=self.layers, tau_m=self.tau_m, tau_a=self.tau_a, v_th=self.v_th)
-        require_positive(tau_out=self.tau_out, gamma=self.gamma, weight_scale=self.weight_scale)
+        require_positive(tau_out=self.tau_out, embedding=self.embedding, gamma=self.gamma, weight_scale=self.weight_scale)
         require(self.n_refractory >= 1, f"n_refractory = {self.n_refractory}: must be at least 1 (1 means none)")
         require(
             all(h >= 1 for h in self.synthesiser_hidden),

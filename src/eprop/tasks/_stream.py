@@ -32,6 +32,10 @@ class StreamTask(Task):
     def check_window(self, window: int, size: int) -> None:
         """Raise `InvalidSetting` where windows of so many steps, or so many samples, do not fit."""
 
+    def fingerprint(self) -> dict[str, Any]:
+        """What tells one set of data from another, beyond the settings: a run goes on only with the same."""
+        return {}
+
     @abc.abstractmethod
     def place(self) -> Any:
         """The place where training starts: a pytree of scalars."""

@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 from eprop.errors import InvalidSetting, require
 from eprop.settings import Experiment
 from eprop.tasks import StreamTask
-from eprop.training._folder import RunFolder, versions
+from eprop.training._folder import RunFolder, read_json, versions, write_json
 from eprop.training._learner import Learner, TrainState
 from eprop.training._progress import ProgressBar
 from eprop.training._windowed import WindowedLearner
@@ -33,6 +33,25 @@ def make_learner(experiment: Experiment, seeds: Sequence[int]) -> AnyLearner:
     """The learner that the task needs: of whole sequences, or of a stream's windows."""
     kind = WindowedLearner if isinstance(experiment.task, StreamTask) else Learner
     return kind(experiment, seeds)
+
+
+def check_data(experiment: Experiment, folder: RunFolder) -> None:
+    """Note in the folder what data a stream's run began with, or hold it against that.
+
+    Raises:
+        InvalidSetting: if a text was changed under a run's feet.
+    """
+    found = experiment.task.fingerprint() if isinstance(experiment.task, StreamTask) else {}
+    path = folder.path / "data.json"
+    if found and not path.is_file():
+        write_json(path, found)
+    elif found:
+        began = read_json(path)
+        require(
+            found == began,
+            f"{folder.path}: the run began with another text (vocabulary of {began.get('vocabulary')} words, digest "
+            f"{began.get('text')}; now {found['vocabulary']}, {found['text']}): its checkpoint does not fit this one",
+        )
 
 
 class Interrupted(Exception):
@@ -81,6 +100,7 @@ class _Loop:
         self.learner = make_learner(experiment, [experiment.run.seed] if seeds is None else seeds)
         self.settings = experiment.run
         self.experiment = experiment
+        check_data(experiment, folder)
         self.checkpoints = folder.checkpoints()
         self.writer = _tensorboard(folder) if tensorboard else None
         self.state, self.iteration = self.learner.init(), 0

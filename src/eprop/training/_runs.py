@@ -8,7 +8,7 @@ from eprop.errors import require
 from eprop.networks import Network
 from eprop.settings import Experiment
 from eprop.training._folder import RunFolder, experiment_from_json
-from eprop.training._loop import AnyLearner, make_learner, restore_state
+from eprop.training._loop import AnyLearner, check_data, make_learner, restore_state
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ def load_run(path: Path) -> LoadedRun:
     config = folder.config
     experiment = experiment_from_json(config["task"], config["experiment"], folder.path)
     learner = make_learner(experiment, config.get("seeds") or [experiment.run.seed])
+    check_data(experiment, folder)
     checkpoints = folder.checkpoints()
     try:
         iteration = checkpoints.latest_step()

@@ -31,6 +31,7 @@ class WindowedState(NamedTuple):
     arrays: PyTree  # the network's arrays
     optimiser: PyTree
     active: Bool[Array, "seed"]  # noqa: F821  # False once stop_below was reached: the seed rests
+    activity: Float[Array, "seed"]  # noqa: F821  # mean output of the last layer, in the last window
     place: PyTree  # where in the task the next window begins
     carry: tuple[Carry, ...]  # one a layer
     gradient: PyTree | None  # summed since the last update, where that is not every window
@@ -130,6 +131,7 @@ class WindowedLearner:
                 eqx.filter(network, eqx.is_array),
                 self.optimiser.init(chosen),
                 jnp.array(True),
+                jnp.zeros((), self.experiment.network.precision),
                 self.task.place(),
                 self.start(network, size),
                 jax.tree.map(jnp.zeros_like, chosen) if self.once_a_sequence else None,
@@ -181,7 +183,7 @@ class WindowedLearner:
             new = self._descend(network, state, gradient, window.ended.all())
             new = self._train_synthesisers(new, state.carry, at_start, window)
             place = self.task.move(state.place, result.y, window)
-            kept = jax.tree.map(keep, new._replace(carry=(), place=place), state._replace(carry=()))
+            kept = jax.tree.map(keep, new._replace(carry=(), place=place, activity=result.z[-1].mean()), state._replace(carry=()))
             fresh = network.start(size)
             carry = tuple(reset_carry(c, f, window.ended) for c, f in zip(result.carry, fresh, strict=True))
             return kept._replace(carry=carry), jnp.where(finite, loss, jnp.nan)
@@ -226,13 +228,13 @@ class WindowedLearner:
     def _evaluate(
         self, state: WindowedState, data: Any, iteration: Array, test: bool = False
     ) -> tuple[Float[Array, "seed"], Float[Array, "seed"]]:  # noqa: F821
-        """The task's metric, and mean output (rate, spikes a step) over the batch at the last step."""
+        """The task's metric, and mean output (rate, spikes a step) in the last window."""
 
         def one(state: WindowedState, key):
             network = eqx.combine(state.arrays, self.static)
             run = partial(self._run, network)
             metric = self.task.measure(data, stream(key, TEST), state.place, run, network.start, test)
-            return metric, jnp.mean(state.carry[-1].z)
+            return metric, state.activity
 
         return jax.vmap(one)(state, self.keys)
 
