@@ -5,9 +5,16 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from eprop import ALIF, BPTT, GRU, LSTM, Filtered, InvalidSetting, Network, Readout, Recurrent, make_rule, trainable
 from eprop.eligibility import (
     Synapses,
     eligibility_step,
+    record,
+    reset_carry,
+    settle_traces,
+    split_presynaptic,
+    stepwise_gradient,
+    total_learning_signals,
     trace_structure,
     unroll_exact,
     unroll_with_boundary,
@@ -15,8 +22,10 @@ from eprop.eligibility import (
     with_traces,
 )
 from eprop.eligibility._trajectory import contract_presynaptic, input_drive, unstack_currents
+from eprop.learning_signals import SyntheticGradient, boundary_loss
 from eprop.neurons import readout_output, recurrent_output, traced
-from models import BATCH, MODELS, N_IN, SMOOTH, TIME, N, check_alive, difference, inputs, make, targets
+from eprop.rules import WINDOWED, EProp3
+from models import BATCH, MODELS, N_IN, TIME, N, check_alive, difference, inputs, make, targets
 
 EXACT = 1e-10
 every_model = pytest.mark.parametrize("name", MODELS)
@@ -111,3 +120,160 @@ def test_with_the_true_boundary_gradient_the_windows_sum_is_bptt(name):
                 assert difference(tuple(at_start), true) < EXACT, lengths
             total = jax.tree.map(jnp.add, total, (constants, synapses))
         assert difference(total, expected) < EXACT, lengths
+
+
+def test_a_stack_with_the_true_boundary_gradients_is_bptt():
+    time, window = 6, 2
+    keys = jax.random.split(jax.random.key(0), 3)
+    sizes = ((N_IN, keys[0]), (N, keys[1]))
+    layers = tuple(Recurrent(LSTM(), n_in, N, key=k, bias=True, dtype=jnp.float64) for n_in, k in sizes)
+    network = Network(layers, Readout(N, 2, key=keys[2], dtype=jnp.float64))
+    x, target = inputs(time), targets(time)
+    chosen, rest = eqx.partition(network, trainable(network, EProp3()))
+
+    def loss(chosen, boundary, carry, x, target, rule, seed=None):
+        carry = tuple(c._replace(state=s, z=z) for c, (s, z) in zip(carry, boundary, strict=True))
+        result = eqx.combine(chosen, rest)(x, rule, carry)
+        total = 0.5 * jnp.sum((result.y - target) ** 2)
+        if seed is not None:
+            total = total + sum(boundary_loss(c, s) for c, s in zip(result.carry, seed, strict=True))
+        return total, result.carry
+
+    of = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True), static_argnums=5)
+    at = lambda carry: tuple((c.state, c.z) for c in carry)  # noqa: E731
+    plain = network.start(BATCH)
+    (expected, _), _ = of(chosen, at(plain), plain, x, target, BPTT())
+    carry = tuple(
+        with_late_traces(layer.neuron, layer.synapses(), c, window) for layer, c in zip(layers, plain, strict=True)
+    )
+    total = jax.tree.map(jnp.zeros_like, expected)
+    for t in range(0, time, window):
+        part = slice(t, t + window)
+        bare = lambda carry: tuple(c._replace(traces=None) for c in carry)  # noqa: E731
+        _, ahead = network_carry(network, x[part], bare(carry))
+        seed = jax.tree.map(jnp.zeros_like, at(ahead))
+        if t + window < time:
+            (_, seed), _ = of(chosen, at(ahead), ahead, x[t + window :], target[t + window :], BPTT())
+        (gradient, _), carry = of(chosen, at(carry), carry, x[part], target[part], EProp3(window), seed)
+        total = jax.tree.map(jnp.add, total, gradient)
+    assert difference(total, expected) < EXACT
+
+
+def network_carry(network, x, carry):
+    result = network(x, BPTT(), carry)
+    return result.y, result.carry
+
+
+# What each half leaves out
+
+
+@pytest.mark.parametrize("name", ["lstm", "lif", "user's"])
+def test_carried_vectors_are_the_stepwise_ones_and_dead_currents_have_none(name):
+    case = Case(name)
+    kept = trace_structure(case.neuron, case.start.state)
+    carry = with_late_traces(case.neuron, case.synapses, case.start, 4)
+    run = jax.jit(lambda x, carry: unroll_with_boundary(case.neuron, case.synapses, x, carry))
+    for part in cuts((4, 4, 3)):
+        _, carry = run(case.x[part], carry)
+    reference = with_traces(case.neuron, case.synapses, case.start)
+    reference = stepwise(case, case.x[:11], reference)
+    found = settle_traces(kept, carry.traces)
+    if case.layer.trainable:
+        assert difference(found.constants, reference.constants) < EXACT
+    for vector, whole, currents in zip(found.synapses, reference.synapses, kept.currents, strict=True):
+        assert difference(vector, whole[:, :, jnp.array(currents)]) < EXACT
+        dropped = [q for q in range(case.neuron.num_currents) if q not in currents]
+        assert all(float(jnp.abs(whole[:, :, q]).max()) == 0.0 for q in dropped)
+
+
+def stepwise(case, x, carry):
+    """Eligibility vectors by the paper's recursion, and plain steps."""
+    state, z, vectors = carry.state, carry.z, carry.traces
+    step = jax.jit(lambda *a: eligibility_step(case.neuron, *a))
+    for x_t in x:
+        presynaptic = jnp.concatenate([x_t, z, jnp.ones((BATCH, 1))], axis=-1)
+        currents = input_drive(case.synapses, x_t[None])[0] + contract_presynaptic(z, case.synapses.w_rec)
+        _, outputs = case.neuron.step(state, unstack_currents(currents), z)
+        state, vectors, _ = step(state, vectors, presynaptic, currents, z)
+        z = recurrent_output(outputs)
+    return vectors
+
+
+def test_the_structure_of_a_model_is_read_off_its_step():
+    of = lambda neuron: trace_structure(neuron, neuron.init((1, 3)))  # noqa: E731
+    assert of(LSTM()) == (((0, 1, 2),), ((0,),))  # the output gate leaves no trace in c
+    assert of(Filtered(LSTM())) == (((0, 1, 2), (0, 1, 2, 3)), ((0,), (0, 1)))
+    assert of(GRU()) == (((0, 1, 2, 3),), ((0,),))
+    assert of(Filtered(ALIF())) == (((0,),) * 3, ((0,), (0, 1), (0, 1, 2)))
+
+
+@pytest.mark.parametrize("name", ["lstm", "alif of 2019"])
+def test_without_carried_traces_it_is_decoupled_interfaces_but_for_the_states_seed(name):
+    """Decoupled interfaces (plain autodiff of the window) seed the weights with `ds_K/dW` too, which e-prop 3 leaves
+    to the traces: the difference is `seed . eps_K`, eps from zero at the window's start; 0 with no seed on the state.
+    """
+    case = Case(name)
+    carry = case.start
+    wave = lambda s: jnp.cos(1.0 + jnp.arange(s.size)).reshape(s.shape)  # noqa: E731
+    state_seed, z_seed = jax.tree.map(wave, (traced(carry.state), carry.z))
+    vectors = stepwise(case, case.x[:5], with_traces(case.neuron, case.synapses, carry)).synapses
+    pairs = zip(jax.tree.leaves(state_seed), vectors, strict=True)
+    through_state = sum(jnp.einsum("bn,bikn->ikn", seed, vector) for seed, vector in pairs)
+    for seed_of_state in (1.0, 0.0):
+        seed = (jax.tree.map(lambda s, f=seed_of_state: f * s, state_seed), z_seed)
+        (_, plain, *at_start), _ = case.window(carry, slice(0, 5), seed, unroll_exact)
+        (_, found, *boundary), _ = case.window(carry, slice(0, 5), seed)
+        check_alive(jnp.ones(9), found)
+        assert difference(boundary, at_start) < EXACT
+        whole = jnp.concatenate([found.w_in, found.w_rec, found.bias[None]]) + seed_of_state * through_state
+        assert difference(Synapses(whole[:N_IN], whole[N_IN:-1], whole[-1]), plain) < EXACT
+    zeroed = reset_carry(
+        case.window(with_late_traces(case.neuron, case.synapses, carry, 5), slice(0, 5), seed)[1],
+        carry, jnp.ones(BATCH, bool),
+    )  # fmt: skip
+    again, _ = case.window(zeroed, slice(0, 5), seed)
+    assert difference(again[1], found) < EXACT
+
+
+@pytest.mark.parametrize("name", ["lstm", "lif"])
+def test_with_a_seed_of_zero_it_is_eligibility_only_by_an_independent_derivation(name):
+    """`L` of truncated BPTT by perturbing outputs window by window; the paper's traces, step by step, never reset."""
+    case = Case(name, time=6)
+    carry = with_late_traces(case.neuron, case.synapses, case.start, 3)
+    nothing = jax.tree.map(jnp.zeros_like, (traced(carry.state), carry.z))
+    signals, summed = [], None
+    for part in cuts((3, 3)):
+        _, found = total_learning_signals(
+            case.neuron, case.synapses, case.x[part], carry, lambda o, part=part: case.loss(o, case.target[part])
+        )
+        signals.append(found)
+        (_, synapses, *_), carry = case.window(carry, part, nothing)
+        summed = synapses if summed is None else jax.tree.map(jnp.add, summed, synapses)
+    signals = jax.tree.map(lambda *s: jnp.concatenate(s), *signals)
+    outputs, trajectory = record(case.neuron, case.synapses, case.x, case.start)
+    expected = stepwise_gradient(case.neuron, trajectory, signals).synapses
+    check_alive(recurrent_output(outputs), expected)
+    assert difference(summed, Synapses(*split_presynaptic(expected, N_IN))) < EXACT
+
+
+# The module
+
+
+def test_a_fresh_module_says_nothing_and_a_bad_one_is_refused():
+    module = SyntheticGradient(2, 3, hidden=(5,), key=jax.random.key(0))
+    state = (jnp.ones((4, 3)), jnp.ones((4, 3)))
+    of_state, of_z = module(state, jnp.ones((4, 3)))
+    assert jax.tree.structure(of_state) == jax.tree.structure(state)
+    assert all(not leaf.any() and leaf.shape == (4, 3) for leaf in (*of_state, of_z))
+    with pytest.raises(InvalidSetting, match="a hidden layer needs at least one unit"):
+        SyntheticGradient(1, 3, hidden=(0,), key=jax.random.key(0))
+
+
+def test_rules_have_their_window_in_their_name():
+    assert [make_rule(f"{name}:7").label for name in WINDOWED] == [f"{name}:7" for name in WINDOWED]
+    both = {r: (make_rule(r).carries_traces, make_rule(r).synthesises) for r in WINDOWED}
+    assert list(both.values()) == [(False, False), (False, True), (True, False), (True, True)]
+    with pytest.raises(InvalidSetting, match="must be a whole number of steps"):
+        make_rule("eprop3:four")
+    with pytest.raises(InvalidSetting, match="window = 0: must be at least 1 step"):
+        make_rule("eprop3:0")

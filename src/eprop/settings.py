@@ -75,7 +75,9 @@ class NetworkSettings:
 
     def __post_init__(self) -> None:
         require_positive(neurons=self.neurons, layers=self.layers, tau_m=self.tau_m, tau_a=self.tau_a, v_th=self.v_th)
-        require_positive(tau_out=self.tau_out, embedding=self.embedding, gamma=self.gamma, weight_scale=self.weight_scale)
+        require_positive(
+            tau_out=self.tau_out, embedding=self.embedding, gamma=self.gamma, weight_scale=self.weight_scale
+        )
         require(self.n_refractory >= 1, f"n_refractory = {self.n_refractory}: must be at least 1 (1 means none)")
         require(
             all(h >= 1 for h in self.synthesiser_hidden),

@@ -42,7 +42,7 @@ class SyntheticGradient(eqx.Module):
     LSTM's output gate acts on the future through `h` alone, its memory through `c` alone).
     """
 
-    hidden: tuple[tuple[Float[Array, "_ _"], Float[Array, "_"]], ...]
+    hidden: tuple[tuple[Array, Array], ...]  # weights and biases
     weight: Float[Array, "features outputs"]
     bias: Float[Array, "outputs"]  # noqa: F821
 
@@ -78,8 +78,10 @@ def boundary_loss(carry: Carry, seed: tuple[State, Array]) -> Float[Array, ""]:
 
 
 def prediction_error(
-    predicted: tuple[State, Array], target: tuple[State, Array], counts: Float[Array, "batch"]
-) -> Float[Array, ""]:  # noqa: F821
+    predicted: tuple[State, Array],
+    target: tuple[State, Array],
+    counts: Float[Array, "batch"],  # noqa: F821
+) -> Float[Array, ""]:
     """`E_SG = 1/2 mean ||SG(s, z) - dE/d(s, z)||^2` over the samples that count (weights of 0 and 1)."""
     pairs = zip(jax.tree.leaves(predicted), jax.tree.leaves(target), strict=True)
     squares = sum(jnp.sum((p - t) ** 2, axis=-1) for p, t in pairs)  # [batch]

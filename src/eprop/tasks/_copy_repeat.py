@@ -1,5 +1,6 @@
 """Copy-repeat: say a pattern again, several times, with a curriculum of ever longer sequences."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -77,9 +78,11 @@ class CopyRepeat(StreamTask):
         )
 
     def place(self) -> CopyRepeatPlace:
-        zero, nothing = jnp.array(0), jnp.array(0.0)
-        n, r = jnp.array(self.pattern), jnp.array(self.repeats)
-        return CopyRepeatPlace(n, r, zero, zero, nothing, jnp.array(jnp.nan, nothing.dtype), zero)
+        whole = lambda x: jnp.array(x, jnp.int32)  # noqa: E731
+        real = lambda x: jnp.array(x, jnp.float32)  # noqa: E731
+        return CopyRepeatPlace(
+            whole(self.pattern), whole(self.repeats), whole(0), whole(0), real(0.0), real(jnp.nan), whole(0)
+        )
 
     # Each vector of bits has a key of its own, so a window draws only what it shows, and no length is the longest.
     def window(self, data: Any, key, place: CopyRepeatPlace, size: int, steps: int) -> Window:
@@ -98,9 +101,7 @@ class CopyRepeat(StreamTask):
         targets = jnp.concatenate([vectors * everyone(said), everyone(t == end - 1)], axis=-1)
         per_sample = lambda x: jnp.broadcast_to(x[:, None], (steps, size))  # noqa: E731
         batch = Batch(inputs, targets, per_sample((t >= n + 2) & (t < end)), per_sample(t < end))
-        return Window(
-            batch, jnp.broadcast_to(place.t == 0, (size,)), jnp.broadcast_to(place.t + steps >= end, (size,))
-        )
+        return Window(batch, jnp.broadcast_to(place.t == 0, (size,)), jnp.broadcast_to(place.t + steps >= end, (size,)))
 
     def sample(self, data, key, size) -> Batch:
         """One whole sequence at the curriculum's start."""
@@ -114,13 +115,13 @@ class CopyRepeat(StreamTask):
     def metric(self, y: Array, batch: Batch) -> tuple[Array, Array]:
         """Error in bits a channel and step."""
         steps = batch.mask[:, 0].sum().astype(y.dtype)
-        return self.loss(y, batch) / jnp.log(2.0).astype(y.dtype), steps
+        return self.loss(y, batch) / math.log(2.0), steps
 
     def move(self, place: CopyRepeatPlace, y: Array, window: Window) -> CopyRepeatPlace:
         n, r = place.n, place.r
         end, ended = length(n, r), window.ended.all()
         error = place.error + self.loss(y, window.batch).astype(place.error.dtype)
-        bits = error / ((r * n + 1) * jnp.log(2.0))
+        bits = error / ((r * n + 1) * math.log(2.0)).astype(error.dtype)
         solved = ended & (bits < self.threshold)
         longer = solved & (r >= n)
         return CopyRepeatPlace(
@@ -128,7 +129,7 @@ class CopyRepeat(StreamTask):
             r=r + (solved & ~longer),
             t=jnp.where(ended, 0, place.t + y.shape[0]),
             sequence=place.sequence + ended,
-            error=jnp.where(ended, 0.0, error),
+            error=jnp.where(ended, jnp.zeros_like(error), error),
             bits=jnp.where(ended, bits, place.bits),
             solved=jnp.where(solved, jnp.maximum(end, place.solved), place.solved),
         )

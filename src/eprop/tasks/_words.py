@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from eprop.errors import InvalidSetting, require, require_positive
+from eprop.errors import InvalidSetting, require
 from eprop.settings import Experiment, NetworkSettings, OptimiserSettings, RuleSettings, RunSettings
 from eprop.tasks._base import Batch
 from eprop.tasks._stream import StreamTask, Window
@@ -46,12 +47,13 @@ class WordsPlace(NamedTuple):
 class Words(StreamTask):
     """Predict the next word (or character) of a text: `--text FILE`, or a folder with Penn Treebank's three files.
 
-    The text is cut in as many streams as there are samples in a batch; each is read window by window, with the network's
-    state carried on, and again from its start when it ends. Words are lower-case runs of letters and digits, single other
-    signs, and the line's end; in a folder with ptb.train.txt, ptb.valid.txt and ptb.test.txt they are what
-    stands between blanks, as those files have them. The most frequent words of the training part make the
-    vocabulary, all others are <unk>. Without --text: Python's own reference manual (`pydoc_data.topics`), which
-    comes with every Python; it differs a little between Python's versions, so the run notes the text's digest.
+    The text is cut in as many streams as there are samples in a batch; each is read window by window, with
+    the network's state carried on, and again from its start when it ends. Words are lower-case runs of
+    letters and digits, single other signs, and the line's end; in a folder with ptb.train.txt, ptb.valid.txt
+    and ptb.test.txt they are what stands between blanks, as those files have them. The most frequent words of
+    the training part make the vocabulary, all others are <unk>. Without --text: Python's own reference
+    manual (`pydoc_data.topics`), which comes with every Python; it differs a little between Python's
+    versions, so the run notes the text's digest.
 
     Metric: perplexity (words) or bits per character, on the validation part, and at the end on the test part.
     """
@@ -101,15 +103,16 @@ class Words(StreamTask):
         symbols = len(self.corpus.train)
         require(
             window < symbols // size,
-            f"window = {window}: longer than a stream of the text ({symbols} training symbols in batch = {size} streams "
-            f"of {symbols // size})",
+            f"window = {window}: longer than a stream of the text ({symbols} training symbols in batch = {size} "
+            f"streams of {symbols // size})",
         )
 
     def prepare(self, key) -> Any:
         return tuple(jnp.asarray(part) for part in self.corpus[1:])
 
     def place(self) -> WordsPlace:
-        return WordsPlace(jnp.array(0), jnp.array(0), jnp.array(jnp.log(float(self.n_out)), jnp.result_type(float)))
+        zero = jnp.array(0, jnp.int32)
+        return WordsPlace(zero, zero, jnp.array(math.log(self.n_out), jnp.float32))
 
     def window(self, data: Any, key, place: WordsPlace, size: int, steps: int) -> Window:
         train = data[0]
@@ -126,7 +129,9 @@ class Words(StreamTask):
 
     def sample(self, data, key, size) -> Batch:
         """The first symbols of the text."""
-        return self.window(data, key, self.place(), size, min(EVALUATION_STEPS, len(self.corpus.train) // size - 1)).batch
+        return self.window(
+            data, key, self.place(), size, min(EVALUATION_STEPS, len(self.corpus.train) // size - 1)
+        ).batch
 
     def loss(self, y: Array, batch: Batch) -> Array:
         """Cross-entropy, mean over samples, summed over steps, so that windows add up. Nats."""
@@ -139,9 +144,7 @@ class Words(StreamTask):
     def move(self, place: WordsPlace, y: Array, window: Window) -> WordsPlace:
         ended, steps = window.ended.all(), y.shape[0]
         error = self.loss(y, window.batch).astype(place.error.dtype) / steps
-        return WordsPlace(
-            jnp.where(ended, 0, place.t + steps), place.epoch + ended, 0.99 * place.error + 0.01 * error
-        )
+        return WordsPlace(jnp.where(ended, 0, place.t + steps), place.epoch + ended, 0.99 * place.error + 0.01 * error)
 
     def measure(self, data: Any, key, place, run, start, test: bool) -> Array:
         """The whole part, every symbol once: in few streams, each with its state carried on."""
@@ -163,10 +166,10 @@ class Words(StreamTask):
 
         _, (error, counted) = jax.lax.scan(chunk, start(EVALUATION_STREAMS), parts)
         nats = error.sum() / counted.sum()
-        return jnp.exp(nats) if self.level == "word" else nats / jnp.log(2.0).astype(nats.dtype)
+        return jnp.exp(nats) if self.level == "word" else nats / math.log(2.0)
 
     def details(self, place: WordsPlace) -> dict[str, Array]:
-        return {"epoch": place.epoch, "training_bits": place.error / jnp.log(2.0)}
+        return {"epoch": place.epoch, "training_bits": place.error / math.log(2.0)}
 
     def status(self, details: dict[str, Any]) -> str:
         return f"epoch {details['epoch']:.0f}  training bits {details['training_bits']:.3f}"
@@ -265,4 +268,4 @@ PRESETS = {
         rule=RuleSettings(rule="eprop3:4"),
     ),
 }
-"""Settings of our own: the paper's are not known to us. `penn-treebank` expects its files in a folder `ptb` (--text)."""
+"""Our own settings; the paper's are not known to us. `penn-treebank` expects its files in a folder `ptb`, or --text."""

@@ -10,12 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from jaxtyping import PyTree
 
 from eprop.errors import InvalidSetting, require
 from eprop.settings import Experiment
 from eprop.tasks import StreamTask
 from eprop.training._folder import RunFolder, read_json, versions, write_json
-from eprop.training._learner import Learner, TrainState
+from eprop.training._learner import Learner
 from eprop.training._progress import ProgressBar
 from eprop.training._windowed import WindowedLearner
 
@@ -210,7 +211,7 @@ class _Loop:
             self.checkpoints.save(self.iteration, args=ocp.args.StandardSave(_plain(self.state)))
         self.saved = time.monotonic()
 
-    def _restore(self, iteration: int) -> TrainState:
+    def _restore(self, iteration: int) -> PyTree:
         return restore_state(self.checkpoints, iteration, self.state)
 
     def _finish(self) -> dict[str, Any]:
@@ -233,12 +234,12 @@ class _Loop:
         return summary
 
 
-def _plain(state: TrainState) -> dict[str, Any]:
+def _plain(state: PyTree) -> dict[str, Any]:
     """The state as orbax stores it: a flat dictionary of arrays."""
     return {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(state))}
 
 
-def restore_state(checkpoints: ocp.CheckpointManager, iteration: int, like: TrainState) -> TrainState:
+def restore_state(checkpoints: ocp.CheckpointManager, iteration: int, like: PyTree) -> PyTree:
     """The training state of a checkpoint, in the shape of `like`.
 
     Raises:

@@ -164,7 +164,8 @@ class WindowedLearner:
 
         def of(chosen, boundary):
             starts = tuple(
-                c._replace(state=eqx.combine(state, c.state), z=z) for c, (state, z) in zip(carry, boundary, strict=True)
+                c._replace(state=eqx.combine(state, c.state), z=z)
+                for c, (state, z) in zip(carry, boundary, strict=True)
             )
             return self.loss(eqx.combine(chosen, rest), starts, window, modules)
 
@@ -183,7 +184,9 @@ class WindowedLearner:
             new = self._descend(network, state, gradient, window.ended.all())
             new = self._train_synthesisers(new, state.carry, at_start, window)
             place = self.task.move(state.place, result.y, window)
-            kept = jax.tree.map(keep, new._replace(carry=(), place=place, activity=result.z[-1].mean()), state._replace(carry=()))
+            kept = jax.tree.map(
+                keep, new._replace(carry=(), place=place, activity=result.z[-1].mean()), state._replace(carry=())
+            )
             fresh = network.start(size)
             carry = tuple(reset_carry(c, f, window.ended) for c, f in zip(result.carry, fresh, strict=True))
             return kept._replace(carry=carry), jnp.where(finite, loss, jnp.nan)
@@ -207,7 +210,7 @@ class WindowedLearner:
         )
 
     def _train_synthesisers(self, state: WindowedState, carry: tuple[Carry, ...], at_start, window: Window):
-        """Fit each module, at the window's start, to what the window now knows; a sequence's start has no prediction."""
+        """Fit each module, at the window's start, to what is known now; where a sequence starts, nothing was said."""
         if state.synthesiser is None:
             return state
         size = self.experiment.run.batch
