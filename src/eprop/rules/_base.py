@@ -18,8 +18,10 @@ class Rule(eqx.Module):
     name: ClassVar[str]
     stackable: ClassVar[bool] = True
     """Whether the rule hands learning signals to a layer below."""
+    streams: ClassVar[bool] = True
+    """Whether the rule can learn a sequence window by window with an `OnlineLearner`."""
     carries_traces: ClassVar[bool] = False
-    """Whether the rule carries eligibility traces over a window's start."""
+    """Whether eligibility vectors hand the past from one window to the next."""
     synthesises: ClassVar[bool] = False
     """Whether a synthetic gradient stands for what follows a window's end."""
 

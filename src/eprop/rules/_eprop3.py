@@ -19,6 +19,7 @@ class WindowedRule(Rule):
         window: steps a window, at least 1.
     """
 
+    streams: ClassVar[bool] = False
     window: int = eqx.field(default=4, static=True)
 
     def __check_init__(self) -> None:
