@@ -10,3 +10,5 @@ from eprop.experiments._reproduction import REPRODUCTIONS as REPRODUCTIONS
 from eprop.experiments._reproduction import Reproduction as Reproduction
 from eprop.experiments._reproduction import reproduction_of as reproduction_of
 from eprop.experiments._reproduction import start_reproduction as start_reproduction
+from eprop.experiments._windows import CopyRepeatFigure as CopyRepeatFigure
+from eprop.experiments._windows import WordsFigure as WordsFigure
