@@ -111,7 +111,7 @@ class OptimiserSettings:
     """Strength c_reg of c_reg sum_j (f_j - target)^2, f in spikes a ms (spiking models only)."""
     weight_penalty: float = 0.0
     """Strength of the L2 penalty on trained weights."""
-    synthesiser_learning_rate: float = 0.001
+    synthesiser_learning_rate: float = 0.0003
     """Learning rate (Adam) of the synthetic-gradient module."""
     update_every: Literal["window", "sequence"] = "window"
     """On tasks that come in windows: update the weights after each window, or once a sequence with the sum."""

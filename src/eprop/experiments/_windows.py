@@ -36,7 +36,7 @@ class WindowsSettings:
     """LSTM units."""
     learning_rates: tuple[float, ...] = (0.003,) * 4
     """Learning rate (Adam) of each rule, in the rules' order; a single one holds for all."""
-    synthesiser_learning_rate: float = 0.003
+    synthesiser_learning_rate: float = 0.0003
     """Learning rate (Adam) of the synthetic-gradient module."""
     evaluate_every: int = 200
     """Windows between two points of the picture."""
