@@ -28,13 +28,13 @@ class WindowsSettings:
     """Steps a window."""
     seeds: int = 3
     """Seeds, from 0; they run side by side."""
-    iterations: int = 10_000
+    iterations: int = 20_000
     """Windows, with an update of the weights each."""
     batch: int = 32
     """Samples a window."""
     neurons: int = 64
     """LSTM units."""
-    learning_rates: tuple[float, ...] = (0.003,) * 4
+    learning_rates: tuple[float, ...] = (0.01, 0.01, 0.03, 0.01)
     """Learning rate (Adam) of each rule, in the rules' order; a single one holds for all."""
     synthesiser_learning_rate: float = 0.0003
     """Learning rate (Adam) of the synthetic-gradient module."""
