@@ -167,9 +167,9 @@ class OnlineLearner:
             state, y, loss = self._learn(state, inputs, targets, mask)
         else:
             y, newest = self._predict(state, inputs)
-            state, behind = self._wait(state, inputs, targets, mask)
-            state, _, loss = self._learn(state, *behind)
-            state = state._replace(late=state.late._replace(carry=newest))
+            state, late, seen = self._wait(state, inputs, targets, mask)
+            state, _, loss = self._learn(state, *seen)
+            state = state._replace(late=late._replace(carry=newest))
         state = state._replace(windows=state.windows + 1)
         if self.update_every == 1:
             state = self._apply(state)
@@ -251,12 +251,13 @@ class OnlineLearner:
         all_inputs, all_mask = join(late.inputs, inputs), join(late.mask, mask)
         all_targets = jax.tree.map(lambda old, new: join(old, jnp.asarray(new)), late.targets, targets)
         head, tail = (lambda x: x[:window]), (lambda x: x[window:])
-        started = state.windows * window >= late.inputs.shape[0]
+        steps, behind = state.windows * window, late.inputs.shape[0]
+        started = (steps >= behind).astype(mask.dtype)
         carry = jax.tree.map(
-            lambda now, first: jnp.where(started, now, first),
+            lambda now, first: jnp.where(steps > behind, now, first),
             state.carry,
             state.network.start(inputs.shape[1], traces=self.rule.carries_traces),
         )
         late = late._replace(inputs=tail(all_inputs), targets=jax.tree.map(tail, all_targets), mask=tail(all_mask))
-        behind = (head(all_inputs), jax.tree.map(head, all_targets), head(all_mask) * started.astype(mask.dtype))
-        return state._replace(carry=carry, late=late), behind
+        seen = (head(all_inputs), jax.tree.map(head, all_targets), head(all_mask) * started)
+        return state._replace(carry=carry), late, seen
