@@ -45,6 +45,24 @@ class OnlineState(NamedTuple):
     late: Late | None = None
 
 
+def suggested_window(network: Network, batch: int = 1) -> int:
+    """Steps a window at which a stream is learnt fast in little memory, from the sizes of the network.
+
+    Each window reads and writes the eligibility vectors once, `[batch, pre, current, neuron]`: the longer it is, the
+    less that weighs. At this length a window's own activity takes about as much memory as the vectors.
+
+    Example:
+        >>> import jax
+        >>> from eprop import LSTM, Network, Readout, Recurrent, suggested_window
+        >>> layer = Recurrent(LSTM(), 20, 100, key=jax.random.key(0))
+        >>> suggested_window(Network((layer,), Readout(100, 1, key=jax.random.key(1))))
+        36
+    """
+    carried = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(lambda: network.start(batch, traces=True))))
+    a_step = sum(batch * layer.size * (6 + layer.neuron.num_currents) for layer in network.layers)
+    return min(max(carried // a_step, 16), 128)
+
+
 class OnlineMetrics(NamedTuple):
     loss: Float[Array, ""]
     """Loss summed over the window's steps."""
@@ -67,7 +85,7 @@ class OnlineLearner:
             learner then follows the predictions by `delay` steps, rounded up to whole windows, and all windows have
             one length.
         rate_target, rate_strength, rate_window: firing-rate regularisation towards `rate_target` (spikes a step)
-            with `c_reg = rate_strength`, from a running mean over `rate_window` steps.
+            with `c_reg = rate_strength`, from a running mean over `rate_window` steps that starts at the target.
         kolen_pollack: decay of `W_out` and `B` at each update, with adaptive feedback.
 
     Approximation: that of the rule. In a stack a lower layer's learning signal, which passes through the neurons of
@@ -129,7 +147,7 @@ class OnlineLearner:
             network.start(batch, traces=self.rule.carries_traces),
             self.optimiser.init(chosen),
             jax.tree.map(jnp.zeros_like, chosen),
-            tuple(jnp.zeros((layer.size,), network.readout.weight.dtype) for layer in network.layers),
+            tuple(jnp.full((layer.size,), self.rate_target, network.readout.weight.dtype) for layer in network.layers),
             jnp.zeros((), jnp.int32),
         )
 

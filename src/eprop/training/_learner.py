@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
+from eprop.errors import require
 from eprop.learning_signals import firing_rate_loss
 from eprop.networks import Network, NetworkOutput, kolen_pollack_decay, trainable
 from eprop.rules import Rule
@@ -106,6 +107,35 @@ class Learner:
         """Loss, outputs, and the rule's gradient, with None for what is not trained."""
         chosen, rest = eqx.partition(network, trainable(network, self.rule))
         return jax.value_and_grad(lambda c: self.loss(eqx.combine(c, rest), batch), has_aux=True)(chosen)
+
+    def check_reach(self) -> None:
+        """Refuse to train what no path of the rule reaches.
+
+        A NaN put into the loss's derivative comes out at every parameter that a path reaches, however quiet
+        the network is; elsewhere the gradient is zero. All weights of a single layer are reached; constants
+        and lower layers may not be, so only networks that train those are looked at.
+
+        Raises:
+            InvalidSetting: naming the parameters.
+        """
+        settings = self.experiment.network
+        if settings.layers == 1 and not settings.trainable:
+            return
+        network = self.network(self.init())
+        chosen, rest = eqx.partition(network, trainable(network, self.rule))
+        data = self.data if self.task.shared_data else jax.tree.map(lambda x: x[0], self.data)
+
+        def spoilt(chosen):
+            batch = self.task.sample(data, stream(self.keys[0], TRAINING), self.experiment.run.batch)
+            return jnp.nan * self.loss(eqx.combine(chosen, rest), batch)[0]
+
+        gradients = jax.tree_util.tree_leaves_with_path(jax.jit(jax.grad(spoilt))(chosen))
+        unreached = [jax.tree_util.keystr(path).lstrip(".") for path, g in gradients if not jnp.isnan(g).any()]
+        require(
+            not unreached,
+            f"rule {self.rule.label!r}: no path of it reaches {', '.join(unreached)}, which would stay as drawn; "
+            "do not train it, or use another rule or network",
+        )
 
     # Where loss or gradient is not finite, a seed's weights stay as they were, and its loss is given as nan.
     def _update(self, state: TrainState, data: Any, iteration: Array) -> tuple[TrainState, Float[Array, "seed"]]:  # noqa: F821

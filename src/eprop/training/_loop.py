@@ -1,6 +1,7 @@
 """The training loop: updates, evaluations, checkpoints, resume."""
 
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from eprop.errors import InvalidSetting, require
+from eprop.errors import RunFailed
 from eprop.settings import Experiment
 from eprop.training._folder import RunFolder, versions
 from eprop.training._learner import Learner, TrainState
@@ -51,7 +52,7 @@ def train(
         The summary.
 
     Raises:
-        InvalidSetting: if the loss stops being finite for all seeds; the weights before that are kept.
+        RunFailed: if the loss stops being finite for all seeds; the weights before that are kept.
         Interrupted: after Ctrl-C or SIGTERM; a checkpoint was written.
     """
     if folder.summary is not None:
@@ -73,9 +74,11 @@ class _Loop:
         self.checkpoints = folder.checkpoints()
         self.writer = _tensorboard(folder) if tensorboard else None
         self.state, self.iteration = self.learner.init(), 0
-        latest = self.checkpoints.latest_step()
-        if latest is not None:
-            self.state, self.iteration = self._restore(latest), latest
+        newest = restore_newest(self.checkpoints, self.state)
+        if newest is None:
+            self.learner.check_reach()
+        else:
+            self.state, self.iteration = newest
         folder.forget_after(self.iteration)
         lines = folder.metrics()
         self.wall_before = lines[-1]["wall_s"] if lines else 0.0
@@ -121,7 +124,7 @@ class _Loop:
             self.state = self.state._replace(active=self.state.active & ~broken)
             if broken.all():
                 self._save()
-                raise InvalidSetting(
+                raise RunFailed(
                     f"iteration {self.iteration}: loss or gradient is not finite; the weights before it are kept in "
                     f"{self.folder.path / 'checkpoints'}; a learning_rate below "
                     f"{self.experiment.optimiser.learning_rate}, or a clip, may help"
@@ -168,9 +171,6 @@ class _Loop:
             self.checkpoints.save(self.iteration, args=ocp.args.StandardSave(_plain(self.state)))
         self.saved = time.monotonic()
 
-    def _restore(self, iteration: int) -> TrainState:
-        return restore_state(self.checkpoints, iteration, self.state)
-
     def _finish(self) -> dict[str, Any]:
         value, _ = self.learner.evaluate(self.state, self.learner.data, jnp.asarray(0), test=True)
         rule = self.learner.rule
@@ -196,21 +196,43 @@ def _plain(state: TrainState) -> dict[str, Any]:
     return {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(state))}
 
 
-def restore_state(checkpoints: ocp.CheckpointManager, iteration: int, like: TrainState) -> TrainState:
-    """The training state of a checkpoint, in the shape of `like`.
+def restore_newest(checkpoints: ocp.CheckpointManager, like: TrainState) -> tuple[TrainState, int] | None:
+    """The training state of the newest checkpoint that can be read, and its iteration; None if there is none yet.
+
+    A damaged checkpoint is removed, with a word on stderr, once an older one was found good.
 
     Raises:
-        InvalidSetting: if the checkpoint is of another network, or unreadable.
+        RunFailed: if no checkpoint can be read, or they are of another network than `like`.
     """
+    damaged = []
+    for iteration in sorted(checkpoints.all_steps(), reverse=True):
+        state = _read(checkpoints, iteration, like)
+        if state is None:
+            damaged.append(iteration)
+            continue
+        for bad in damaged:
+            said = f"eprop: {checkpoints.directory}: checkpoint {bad} is damaged; going on from the one before"
+            print(f"{said}, iteration {iteration}", file=sys.stderr)
+            checkpoints.delete(bad)
+        return state, iteration
+    if damaged:
+        raise RunFailed(
+            f"{checkpoints.directory}: no checkpoint ({', '.join(map(str, damaged))}) can be read: damaged, or of "
+            "another network than the configuration's"
+        )
+    return None
+
+
+def _read(checkpoints: ocp.CheckpointManager, iteration: int, like: TrainState) -> TrainState | None:
+    """The state of one checkpoint, in the shape of `like`; None where it is damaged or of another shape."""
     expected = _plain(like)
     try:
         found = {name: tuple(array.shape) for name, array in checkpoints.item_metadata(iteration).items()}
-        matches = found == {name: array.shape for name, array in expected.items()}
-    except (ValueError, KeyError, OSError, AttributeError):
-        matches = False  # unreadable
-    directory = checkpoints.directory
-    require(matches, f"{directory}: checkpoint {iteration} is damaged, or of another network than the configuration's")
-    restored = checkpoints.restore(iteration, args=ocp.args.StandardRestore(expected))
+        if found != {name: array.shape for name, array in expected.items()}:
+            return None
+        restored = checkpoints.restore(iteration, args=ocp.args.StandardRestore(expected))
+    except (ValueError, KeyError, OSError, AttributeError, TypeError):
+        return None
     return jax.tree.structure(like).unflatten([restored[name] for name in expected])
 
 

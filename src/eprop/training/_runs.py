@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from eprop.errors import require
+from eprop.errors import InvalidSetting
 from eprop.networks import Network
 from eprop.settings import Experiment
 from eprop.training._folder import RunFolder, experiment_from_json
 from eprop.training._learner import Learner, TrainState
-from eprop.training._loop import restore_state
+from eprop.training._loop import restore_newest
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ def load_run(path: Path) -> LoadedRun:
 
     Raises:
         InvalidSetting: if the folder holds no run, or none that has a checkpoint yet.
+        RunFailed: if no checkpoint can be read.
     """
     folder = RunFolder.open(path)
     config = folder.config
@@ -39,9 +40,9 @@ def load_run(path: Path) -> LoadedRun:
     learner = Learner(experiment, config.get("seeds") or [experiment.run.seed])
     checkpoints = folder.checkpoints()
     try:
-        iteration = checkpoints.latest_step()
-        require(iteration is not None, f"{path}: has no checkpoint yet")
-        assert iteration is not None
-        return LoadedRun(folder, experiment, learner, restore_state(checkpoints, iteration, learner.init()), iteration)
+        newest = restore_newest(checkpoints, learner.init())
     finally:
         checkpoints.close()
+    if newest is None:
+        raise InvalidSetting(f"{path}: has no checkpoint yet")
+    return LoadedRun(folder, experiment, learner, *newest)
