@@ -31,6 +31,7 @@ class Late(NamedTuple):
     targets: PyTree  # [behind - delay, batch, ...]
     mask: Float[Array, "wait batch"]
     carry: tuple
+    empty: Int[Array, ""]  # windows before the learner meets the first step
 
 
 class OnlineState(NamedTuple):
@@ -114,17 +115,26 @@ class OnlineLearner:
         self.update_every, self.delay, self.kolen_pollack = update_every, delay, kolen_pollack
         self.rate_target, self.rate_strength, self.rate_window = rate_target, rate_strength, rate_window
         self._step = eqx.filter_jit(self._one_step, donate="all-except-first")
+        self._run = eqx.filter_jit(self._many_steps, donate="all-except-first")
+        self._predictions = eqx.filter_jit(lambda state, inputs: self._predict(state, inputs)[0])
         self._update = eqx.filter_jit(self._apply, donate="all")
 
-    def init(self, network: Network, batch: int = 1) -> OnlineState:
-        """The state before the first step: zero traces, and a copy of the network that the learner owns."""
+    def init(self, network: Network, batch: int = 1, first: tuple[Array, Any] | None = None) -> OnlineState:
+        """The state before the first step: zero traces, and a copy of the network that the learner owns.
+
+        Args:
+            network: the network to train.
+            batch: streams side by side.
+            first: inputs and targets of one window (their shapes and types count), where the state must have from the
+                start the structure that late targets give it at the first `step`: to restore a saved one into.
+        """
         require(
             not any(isinstance(layer, Bidirectional) for layer in network.layers),
             "network: a bidirectional layer needs the whole sequence, it cannot learn from a stream",
         )
         network = jax.tree.map(lambda x: jnp.array(x) if eqx.is_array(x) else x, network)
         chosen = eqx.filter(network, trainable(network, self.rule))
-        return OnlineState(
+        state = OnlineState(
             network,
             network.start(batch, traces=self.rule.carries_traces),
             self.optimiser.init(chosen),
@@ -132,6 +142,7 @@ class OnlineLearner:
             tuple(jnp.zeros((layer.size,), network.readout.weight.dtype) for layer in network.layers),
             jnp.zeros((), jnp.int32),
         )
+        return state if first is None else self._with_late(state, *first)
 
     def step(
         self,
@@ -153,9 +164,43 @@ class OnlineLearner:
         """
         if mask is None:
             mask = jnp.full(inputs.shape[:2], targets is not None, inputs.dtype)
-        if self.delay and state.late is None:
-            state = state._replace(late=self._none_yet(state, inputs, targets, mask))
+        state = self._with_late(state, inputs, targets)
         return self._step((inputs, targets, jnp.asarray(mask, inputs.dtype)), state)
+
+    def run(
+        self,
+        state: OnlineState,
+        inputs: Float[Array, "time batch n_in"],
+        targets: Any,
+        mask: Float[Array, "time batch"],
+        *,
+        window: int,
+        count: int | None = None,
+    ) -> tuple[OnlineState, Float[Array, "time batch output"], OnlineMetrics]:
+        """Several windows in one compiled call, each as `step` takes it: for steps that have come in bulk.
+
+        Args:
+            state: as in `step`.
+            inputs, targets, mask: as in `step`, of all windows one after the other.
+            window: steps a window; divides the time that the arrays are long.
+            count: windows to take; None: all. What lies behind is padding: any count is served by the same
+                compiled code, so that numbers do not depend on how a stream happened to arrive.
+
+        Returns:
+            The new state, the outputs (zero in the padding), and metrics: the loss of all windows, the rate after them.
+        """
+        time = inputs.shape[0]
+        require(window >= 1 and time % window == 0, f"window = {window}: must divide the {time} steps of inputs")
+        count = time // window if count is None else count
+        require(0 <= count <= time // window, f"count = {count}: must be from 0 to {time // window} windows")
+        state = self._with_late(state, inputs[:window], jax.tree.map(lambda x: x[:window], targets))
+        return self._run((inputs, targets, mask, jnp.asarray(count)), state, window)
+
+    def predict(
+        self, state: OnlineState, inputs: Float[Array, "time batch n_in"]
+    ) -> Float[Array, "time batch output"]:
+        """The outputs at the next steps' inputs, without learning and without going on."""
+        return self._predictions(state, inputs)
 
     def update(self, state: OnlineState) -> OnlineState:
         """Apply the gradient summed since the last update: for `update_every=None`."""
@@ -180,6 +225,24 @@ class OnlineLearner:
             state = eqx.combine(jax.lax.cond(due, apply, lambda a: a, arrays), static)
         rate = jnp.concatenate(state.rates).mean()
         return state, y, OnlineMetrics(loss, rate)
+
+    def _many_steps(self, data, state: OnlineState, window: int):
+        *data, count = data
+        inputs = data[0]
+        arrays, static = eqx.partition(state, eqx.is_array)
+
+        def one(i, carried):
+            arrays, y, loss, _ = carried
+            part = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, i * window, window), data)
+            state, y_window, metrics = self._one_step(part, eqx.combine(arrays, static))
+            y = jax.lax.dynamic_update_slice_in_dim(y, y_window, i * window, axis=0)
+            return eqx.filter(state, eqx.is_array), y, loss + metrics.loss, metrics.rate
+
+        weight = state.network.readout.weight
+        nothing = jnp.zeros((), weight.dtype)
+        y = jnp.zeros((*inputs.shape[:2], weight.shape[1]), weight.dtype)
+        arrays, y, loss, rate = jax.lax.fori_loop(0, count, one, (arrays, y, nothing, nothing))
+        return eqx.combine(arrays, static), y, OnlineMetrics(loss, rate)
 
     def _learn(self, state: OnlineState, inputs, targets, mask):
         """Run one window and add its gradient."""
@@ -220,7 +283,12 @@ class OnlineLearner:
 
     # Late targets: a second copy of the neurons' state makes the predictions, ahead of the learner.
 
-    def _none_yet(self, state: OnlineState, inputs, targets, mask) -> Late:
+    def _with_late(self, state: OnlineState, inputs, targets) -> OnlineState:
+        if self.delay and state.late is None:
+            return state._replace(late=self._none_yet(state, inputs, targets))
+        return state
+
+    def _none_yet(self, state: OnlineState, inputs, targets) -> Late:
         require(targets is not None, "targets: the first window of a stream with late targets needs a (masked) target")
         window, batch = inputs.shape[:2]
         behind = -(-self.delay // window) * window
@@ -231,11 +299,12 @@ class OnlineLearner:
             waiting,
             jnp.zeros((behind - self.delay, batch), inputs.dtype),
             state.network.start(batch, traces=False),
+            jnp.asarray(behind // window, jnp.int32),
         )
 
     def _predict(self, state: OnlineState, inputs):
-        assert state.late is not None
-        result = state.network(inputs, self.rule, state.late.carry)
+        carry = state.carry if state.late is None else state.late.carry
+        result = state.network(inputs, self.rule, carry)
         return result.y, jax.lax.stop_gradient(result.carry)
 
     def _wait(self, state: OnlineState, inputs, targets, mask):
@@ -251,12 +320,17 @@ class OnlineLearner:
         all_inputs, all_mask = join(late.inputs, inputs), join(late.mask, mask)
         all_targets = jax.tree.map(lambda old, new: join(old, jnp.asarray(new)), late.targets, targets)
         head, tail = (lambda x: x[:window]), (lambda x: x[window:])
-        started = state.windows * window >= late.inputs.shape[0]
+        started = late.empty == 0
         carry = jax.tree.map(
             lambda now, first: jnp.where(started, now, first),
             state.carry,
             state.network.start(inputs.shape[1], traces=self.rule.carries_traces),
         )
-        late = late._replace(inputs=tail(all_inputs), targets=jax.tree.map(tail, all_targets), mask=tail(all_mask))
+        late = late._replace(
+            inputs=tail(all_inputs),
+            targets=jax.tree.map(tail, all_targets),
+            mask=tail(all_mask),
+            empty=jnp.maximum(late.empty - 1, 0),
+        )
         behind = (head(all_inputs), jax.tree.map(head, all_targets), head(all_mask) * started.astype(mask.dtype))
         return state._replace(carry=carry, late=late), behind
