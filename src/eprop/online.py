@@ -209,12 +209,24 @@ class OnlineLearner:
     def _one_step(self, data, state: OnlineState):
         inputs, targets, mask = data
         if state.late is None:
-            state, y, loss = self._learn(state, inputs, targets, mask)
-        else:
-            y, newest = self._predict(state, inputs)
-            state, behind = self._wait(state, inputs, targets, mask)
-            state, _, loss = self._learn(state, *behind)
-            state = state._replace(late=state.late._replace(carry=newest))
+            state, y, loss = self._advance(state, inputs, targets, mask)
+            return state, y, OnlineMetrics(loss, _mean_rate(state))
+        y, newest = self._predict(state, inputs)
+        due = state.late.empty == 0
+        state, behind = self._wait(state, inputs, targets, mask, newest)
+        arrays, static = eqx.partition(state, eqx.is_array)
+
+        def learn(arrays):
+            state, _, loss = self._advance(eqx.combine(arrays, static), *behind)
+            return eqx.filter(state, eqx.is_array), loss
+
+        arrays, loss = jax.lax.cond(due, learn, lambda arrays: (arrays, jnp.zeros((), y.dtype)), arrays)
+        state = eqx.combine(arrays, static)
+        return state, y, OnlineMetrics(loss, _mean_rate(state))
+
+    def _advance(self, state: OnlineState, inputs, targets, mask):
+        """Learn from one window, and update the weights if it is time."""
+        state, y, loss = self._learn(state, inputs, targets, mask)
         state = state._replace(windows=state.windows + 1)
         if self.update_every == 1:
             state = self._apply(state)
@@ -223,8 +235,7 @@ class OnlineLearner:
             arrays, static = eqx.partition(state, eqx.is_array)
             apply = lambda a: eqx.filter(self._apply(eqx.combine(a, static)), eqx.is_array)  # noqa: E731
             state = eqx.combine(jax.lax.cond(due, apply, lambda a: a, arrays), static)
-        rate = jnp.concatenate(state.rates).mean()
-        return state, y, OnlineMetrics(loss, rate)
+        return state, y, loss
 
     def _many_steps(self, data, state: OnlineState, window: int):
         *data, count = data
@@ -307,7 +318,7 @@ class OnlineLearner:
         result = state.network(inputs, self.rule, carry)
         return result.y, jax.lax.stop_gradient(result.carry)
 
-    def _wait(self, state: OnlineState, inputs, targets, mask):
+    def _wait(self, state: OnlineState, inputs, targets, mask, carry):
         """What the learner sees now: inputs of `behind` steps ago, with the targets that have come since."""
         late = state.late
         assert late is not None
@@ -320,17 +331,15 @@ class OnlineLearner:
         all_inputs, all_mask = join(late.inputs, inputs), join(late.mask, mask)
         all_targets = jax.tree.map(lambda old, new: join(old, jnp.asarray(new)), late.targets, targets)
         head, tail = (lambda x: x[:window]), (lambda x: x[window:])
-        started = late.empty == 0
-        carry = jax.tree.map(
-            lambda now, first: jnp.where(started, now, first),
-            state.carry,
-            state.network.start(inputs.shape[1], traces=self.rule.carries_traces),
+        late = Late(
+            tail(all_inputs),
+            jax.tree.map(tail, all_targets),
+            tail(all_mask),
+            carry,
+            jnp.maximum(late.empty - 1, 0),
         )
-        late = late._replace(
-            inputs=tail(all_inputs),
-            targets=jax.tree.map(tail, all_targets),
-            mask=tail(all_mask),
-            empty=jnp.maximum(late.empty - 1, 0),
-        )
-        behind = (head(all_inputs), jax.tree.map(head, all_targets), head(all_mask) * started.astype(mask.dtype))
-        return state._replace(carry=carry, late=late), behind
+        return state._replace(late=late), (head(all_inputs), jax.tree.map(head, all_targets), head(all_mask))
+
+
+def _mean_rate(state: OnlineState) -> Float[Array, ""]:
+    return jnp.concatenate(state.rates).mean()
