@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from eprop.errors import require, require_positive
-from eprop.networks import Bidirectional, Network, kolen_pollack_decay, trainable
+from eprop.networks import Bidirectional, Network, Recurrent, kolen_pollack_decay, trainable
 from eprop.rules import Rule
 
 Loss = Callable[[Array, Any, Array], Array]
@@ -60,7 +60,8 @@ def suggested_window(network: Network, batch: int = 1) -> int:
         36
     """
     carried = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(lambda: network.start(batch, traces=True))))
-    a_step = sum(batch * layer.size * (6 + layer.neuron.num_currents) for layer in network.layers)
+    currents = sum(layer.size * layer.neuron.num_currents for layer in network.layers if isinstance(layer, Recurrent))
+    a_step = batch * (currents + 6 * sum(layer.size for layer in network.layers))
     return min(max(carried // a_step, 16), 128)
 
 
@@ -214,9 +215,7 @@ class OnlineLearner:
         state = self._with_late(state, inputs[:window], jax.tree.map(lambda x: x[:window], targets))
         return self._run((inputs, targets, mask, jnp.asarray(count)), state, window)
 
-    def predict(
-        self, state: OnlineState, inputs: Float[Array, "time batch n_in"]
-    ) -> Float[Array, "time batch output"]:
+    def predict(self, state: OnlineState, inputs: Float[Array, "time batch n_in"]) -> Float[Array, "time batch output"]:
         """The outputs at the next steps' inputs, without learning and without going on."""
         return self._predictions(state, inputs)
 

@@ -147,6 +147,8 @@ class RunSettings:
     """Iterations between evaluations on held-out data (a line of metrics.jsonl each)."""
     evaluation_batch: int | None = None
     """Samples of an evaluation; None: as many as `batch`."""
+    update_window: int | None = None
+    """Learn online: update the weights every so many steps within a sequence, traces carried; None: once a sequence."""
     stop_below: float | None = None
     """Stop once the metric, evaluated, is below this; None: run all iterations."""
 
@@ -155,7 +157,7 @@ class RunSettings:
         require(self.batch >= 1, f"batch = {self.batch}: must be at least 1")
         require(self.evaluate_every >= 1, f"evaluate_every = {self.evaluate_every}: must be at least 1")
         require(0 <= self.seed < 2**31, f"seed = {self.seed}: must be from 0 to 2^31 - 1")
-        require_positive(evaluation_batch=self.evaluation_batch)
+        require_positive(evaluation_batch=self.evaluation_batch, update_window=self.update_window)
 
 
 T = TypeVar("T")

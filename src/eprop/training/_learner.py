@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 from eprop.errors import require
 from eprop.learning_signals import firing_rate_loss
 from eprop.networks import Network, NetworkOutput, kolen_pollack_decay, trainable
+from eprop.online import OnlineLearner
 from eprop.rules import Rule
 from eprop.settings import Experiment
 from eprop.tasks import Batch, Task
@@ -143,19 +144,44 @@ class Learner:
         def one(arrays, optimiser, active, key, data):
             network = eqx.combine(arrays, self.static)
             batch = self.task.sample(data, stream(key, TRAINING, iteration), self.experiment.run.batch)
-            (loss, _), gradient = self.gradient(network, batch)
-            parameters = eqx.filter(network, trainable(network, self.rule))
-            updates, new_optimiser = self.optimiser.update(gradient, optimiser, parameters)  # pyright: ignore[reportArgumentType]
-            new: Network = eqx.apply_updates(network, updates)
-            if self.rule.feedback == "adaptive":
-                new = kolen_pollack_decay(new, self.experiment.optimiser.kolen_pollack_decay)
-            finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(gradient))
+            learn = self._once if self.experiment.run.update_window is None else self._online
+            new, new_optimiser, loss, finite = learn(network, optimiser, batch)
             keep = lambda new, old: jnp.where(active & finite, new, old)  # noqa: E731
             new_arrays = jax.tree.map(keep, eqx.filter(new, eqx.is_array), arrays)
             return new_arrays, jax.tree.map(keep, new_optimiser, optimiser), jnp.where(finite, loss, jnp.nan)
 
         arrays, optimiser, loss = one(state.arrays, state.optimiser, state.active, self.keys, data)
         return TrainState(arrays, optimiser, state.active), loss
+
+    def _once(self, network: Network, optimiser: PyTree, batch: Batch):
+        """One update, with the gradient of whole sequences."""
+        (loss, _), gradient = self.gradient(network, batch)
+        parameters = eqx.filter(network, trainable(network, self.rule))
+        updates, optimiser = self.optimiser.update(gradient, optimiser, parameters)  # pyright: ignore[reportArgumentType]
+        new: Network = eqx.apply_updates(network, updates)
+        if self.rule.feedback == "adaptive":
+            new = kolen_pollack_decay(new, self.experiment.optimiser.kolen_pollack_decay)
+        return new, optimiser, loss, jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(gradient))
+
+    def _online(self, network: Network, optimiser: PyTree, batch: Batch):
+        """An update each window, as the sequences come: the streaming learner, started anew for each batch."""
+        settings, window = self.experiment.optimiser, self.experiment.run.update_window
+        time, size = batch.mask.shape
+        assert window is not None
+        require(time % window == 0, f"update_window = {window}: must divide the {time} steps of a sequence")
+        learner = OnlineLearner(
+            self.rule,
+            self.optimiser,
+            lambda y, batch, mask: self.task.loss(y, batch),
+            rate_target=settings.rate_target / 1000.0,
+            rate_strength=settings.rate_strength * window / time if self.spiking else 0.0,
+            kolen_pollack=settings.kolen_pollack_decay,
+        )
+        state = learner.init(network, size)._replace(optimiser=optimiser)
+        inputs = batch.inputs.astype(self.experiment.network.precision)
+        state, _, metrics = learner.run(state, inputs, batch, jnp.ones((time, size), inputs.dtype), window=window)
+        finite = jnp.isfinite(metrics.loss) & jnp.isfinite(optax.tree.norm(eqx.filter(state.network, eqx.is_array)))
+        return state.network, state.optimiser, metrics.loss, finite
 
     def _evaluate(
         self, state: TrainState, data: Any, iteration: Array, test: bool = False
