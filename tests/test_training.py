@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from eprop import InvalidSetting
+from eprop.errors import RunFailed
 from eprop.settings import Experiment, NetworkSettings, OptimiserSettings, RuleSettings, RunSettings
 from eprop.tasks import TASKS, PatternGeneration
 from eprop.training import Learner, RunFolder, experiment_from_json, experiment_to_json, load_run, train
@@ -125,7 +126,7 @@ def test_a_diverging_run_stops_with_the_iteration_and_keeps_good_weights(tmp_pat
         small(neuron="rate"), optimiser=OptimiserSettings(optimiser="sgd", learning_rate=1e30)
     )
     folder = new_folder(tmp_path / "run", experiment)
-    with pytest.raises(InvalidSetting, match=r"iteration \d+: loss or gradient is not finite.*learning_rate"):
+    with pytest.raises(RunFailed, match=r"iteration \d+: loss or gradient is not finite.*learning_rate"):
         train(experiment, folder, task="pattern-generation")
     arrays = load_run(folder.path).state.arrays
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(arrays) if jnp.issubdtype(x.dtype, jnp.floating))

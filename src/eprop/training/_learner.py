@@ -29,6 +29,13 @@ class TrainState(NamedTuple):
     active: Bool[Array, "seed"]  # noqa: F821  # False once stop_below was reached: the seed rests
 
 
+class Evaluation(NamedTuple):
+    """What an evaluation measures on held-out data, for each seed."""
+
+    metric: Float[Array, "seed"]  # noqa: F821
+    activity: Float[Array, "seed"]  # noqa: F821  # mean output: spikes a step
+
+
 def stream(seed_key: PRNGKeyArray, which: int, iteration: int | Array = 0) -> PRNGKeyArray:
     """The key of one purpose at one iteration: no key is carried, so a resumed run draws the same numbers."""
     return jax.random.fold_in(jax.random.fold_in(seed_key, which), iteration)
@@ -42,11 +49,27 @@ class Learner:
         self.task: Task = experiment.task
         self.seeds = tuple(seeds)
         self.rule = experiment.rule.make() if rule is None else rule
-        self.optimiser = build_optimiser(experiment.optimiser)
+        self.optimiser = build_optimiser(experiment.optimiser, experiment.run.iterations)
         self.keys = jax.vmap(jax.random.key)(jnp.array(self.seeds))
         self.update = jax.jit(self._update, donate_argnums=0)
         self.evaluate = jax.jit(self._evaluate, static_argnames="test")
         self.spiking = build_neuron(experiment.network).spiking
+
+    @property
+    def label(self) -> str:
+        """What the progress bar calls it."""
+        return self.rule.label
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What a summary says of it."""
+        feedback = self.rule.feedback if self.rule.name == "eprop1" else None
+        return {"rule": self.rule.name, "feedback": feedback, "neuron": self.experiment.network.neuron}
+
+    @property
+    def remedy(self) -> str:
+        """What may help where the loss stops being finite."""
+        return f"a learning_rate below {self.experiment.optimiser.learning_rate}, or a clip,"
 
     @cached_property
     def static(self) -> PyTree:
@@ -127,9 +150,7 @@ class Learner:
         arrays, optimiser, loss = one(state.arrays, state.optimiser, state.active, self.keys, data)
         return TrainState(arrays, optimiser, state.active), loss
 
-    def _evaluate(
-        self, state: TrainState, data: Any, iteration: Array, test: bool = False
-    ) -> tuple[Float[Array, "seed"], Float[Array, "seed"]]:  # noqa: F821
+    def _evaluate(self, state: TrainState, data: Any, iteration: Array, test: bool = False) -> Evaluation:
         """Metric on held-out data, and mean output (rate, spikes a step). `test`: on the larger final set."""
         size = self.experiment.run.evaluation_batch or self.experiment.run.batch
 
@@ -150,4 +171,4 @@ class Learner:
             wrong, counted, rate = jax.lax.map(measure, stacked)
             return wrong.sum() / counted.sum(), rate.mean()
 
-        return one(state.arrays, self.keys, data)
+        return Evaluation(*one(state.arrays, self.keys, data))
