@@ -353,13 +353,14 @@ def test_an_inner_learning_rate_that_blows_up_ends_the_run_with_good_weights_kep
 
 
 def test_learning_to_learn_sinusoids():
-    """Bound: over five seeds the error after the update was between ... of that before (test_seeds in docs/eprop2.md)."""
+    """Bound: over seeds 0 to 2 the error after the update was 0.24 to 0.52 of that before it."""
     quick = REPRODUCTIONS["one-shot-sinusoids"].presets["quick"]
     setup = dataclasses.replace(
         quick,
         task=Sinusoids(duration=250.0, dt=5.0),
-        network=dataclasses.replace(quick.network, neurons=40),
+        network=dataclasses.replace(quick.network, neurons=40, v_th=0.8, n_refractory=2),
         one_shot=dataclasses.replace(quick.one_shot, module_neurons=40, code_neurons=30, code_width=3.0),
+        optimiser=dataclasses.replace(quick.optimiser, rate_strength=0.3),
         run=RunSettings(iterations=250, batch=20, evaluation_batch=200),
     )
     learner = OneShotLearner(setup)

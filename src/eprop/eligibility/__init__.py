@@ -1,8 +1,11 @@
 """Eligibility traces for any neuron model: the stepwise reference, the windowed engine, the unroll."""
 
+from eprop.eligibility._carry import dense_traces as dense_traces
+from eprop.eligibility._stepwise import dense_zero_traces as dense_zero_traces
 from eprop.eligibility._stepwise import eligibility_step as eligibility_step
 from eprop.eligibility._stepwise import eligibility_traces as eligibility_traces
 from eprop.eligibility._stepwise import stepwise_gradient as stepwise_gradient
+from eprop.eligibility._structure import trace_structure as trace_structure
 from eprop.eligibility._trajectory import Carry as Carry
 from eprop.eligibility._trajectory import Gradients as Gradients
 from eprop.eligibility._trajectory import Synapses as Synapses

@@ -207,7 +207,7 @@ _NETWORK = NetworkSettings(
     neurons=400,
     v_th=0.4,
     n_refractory=5,
-    readout_scale=0.05 / 20,
+    readout_scale=0.05 / 20,  # 0.05 / sqrt(neurons)
     pseudo_derivative_scaling="none",
     pseudo_derivative_in_refractory=True,
 )
@@ -216,11 +216,11 @@ ONE_SHOT_ARM = Reproduction(
     summary="a two-joint arm repeats a movement that it saw once (e-prop 2; Bellec et al. 2019)",
     presets={
         "quick": OneShotArm(
-            task=Arm(dt=2.5, velocity_weight=5e-4),
-            network=dataclasses.replace(_NETWORK, neurons=100),
+            task=Arm(dt=5.0, velocity_weight=2.5e-4),
+            network=dataclasses.replace(_NETWORK, neurons=100, v_th=0.8, n_refractory=2, readout_scale=0.005),
             one_shot=OneShotSettings(module_neurons=100, inner_learning_rate=1e-3, train_inner_learning_rate=True),
-            optimiser=OptimiserSettings(learning_rate=3e-3, clip=1.0, cosine_decay=True),
-            run=RunSettings(iterations=8000, batch=20, evaluate_every=100, evaluation_batch=128),
+            optimiser=OptimiserSettings(learning_rate=3e-3, clip=1.0, cosine_decay=True, rate_strength=1.0),
+            run=RunSettings(iterations=16000, batch=20, evaluate_every=100, evaluation_batch=128),
         ),
         "paper": OneShotArm(
             task=Arm(),
@@ -239,10 +239,10 @@ ONE_SHOT_SINUSOIDS = Reproduction(
     presets={
         "quick": OneShotSinusoids(
             task=Sinusoids(dt=5.0),
-            network=dataclasses.replace(_NETWORK, neurons=60),
+            network=dataclasses.replace(_NETWORK, neurons=60, v_th=0.8, n_refractory=2, readout_scale=0.0065),
             one_shot=OneShotSettings(module_neurons=60, inner_learning_rate=1e-3, train_inner_learning_rate=True),
-            optimiser=OptimiserSettings(learning_rate=3e-3, clip=1.0, cosine_decay=True),
-            run=RunSettings(iterations=2000, batch=20, evaluate_every=50, evaluation_batch=128),
+            optimiser=OptimiserSettings(learning_rate=3e-3, clip=1.0, cosine_decay=True, rate_strength=0.3),
+            run=RunSettings(iterations=4000, batch=20, evaluate_every=50, evaluation_batch=128),
         ),
     },
     run=run_one_shot,
