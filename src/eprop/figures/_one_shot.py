@@ -128,7 +128,7 @@ def _movement(
         if k + 1 < len(names):
             panels[k].set_xticklabels([])
     panels[len(names) - 1].set_xlabel("time, ms")
-    panels[0].legend(fontsize=7, ncols=2, loc="upper right", framealpha=0.9)
+    panels[0].legend(fontsize=7, ncols=2, loc="lower left", framealpha=0.9)
     if plane:
         axes = panels[2]
         axes.plot(*target.T, color=TARGET, ls="--", lw=1.3)
