@@ -193,9 +193,9 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, capsys, mon
 def test_a_parameter_out_of_the_rules_reach_is_named():
     stack = NetworkSettings(neuron="lsnn", neurons=6, layers=2, trainable=("tau_out",))
     with pytest.raises(InvalidSetting, match=r"no path of it reaches layers\[0\]\.neuron\.tau_out, which"):
-        Learner(dataclasses.replace(small(), network=stack), [0]).check_reach()
+        Learner(dataclasses.replace(small(), network=stack), [0]).init()
     reached = dataclasses.replace(stack, trainable=("tau_m", "beta"))
-    Learner(dataclasses.replace(small("eprop1:random"), network=reached), [0]).check_reach()
+    Learner(dataclasses.replace(small("eprop1:random"), network=reached), [0]).init()
 
 
 def test_kolen_pollack_decay_brings_feedback_towards_the_readout():

@@ -98,6 +98,11 @@ class Recurrent(eqx.Module):
             self.bias,
         )
 
+    def connected(self) -> Synapses:
+        """1 where a synapse acts, 0 where it does not: masked, an autapse, a current that is not fed."""
+        ones = (jnp.ones_like(self.w_in), jnp.ones_like(self.w_rec))
+        return eqx.tree_at(lambda m: (m.w_in, m.w_rec), self, ones).synapses()
+
     def start(self, batch: int, traces: bool = False) -> Carry:
         """The carry before the first step; with `traces`, zero eligibility vectors stand in it."""
         carry = start(self.neuron, batch, self.size, self.w_in.dtype)

@@ -14,6 +14,11 @@ from eprop.eligibility._trajectory import Trajectory as Trajectory
 from eprop.eligibility._trajectory import record as record
 from eprop.eligibility._trajectory import split_presynaptic as split_presynaptic
 from eprop.eligibility._trajectory import start as start
+from eprop.eligibility._trial import Trial as Trial
+from eprop.eligibility._trial import input_drive as input_drive
+from eprop.eligibility._trial import run_exact as run_exact
+from eprop.eligibility._trial import sample_gradients as sample_gradients
+from eprop.eligibility._trial import trial as trial
 from eprop.eligibility._unroll import total_learning_signals as total_learning_signals
 from eprop.eligibility._unroll import unroll as unroll
 from eprop.eligibility._unroll import unroll_exact as unroll_exact

@@ -8,6 +8,8 @@ from eprop.rules._base import Rule as Rule
 from eprop.rules._bptt import BPTT as BPTT
 from eprop.rules._bptt import TruncatedBPTT as TruncatedBPTT
 from eprop.rules._eprop1 import EProp1 as EProp1
+from eprop.rules._eprop2 import inner_gradient as inner_gradient
+from eprop.rules._eprop2 import inner_update as inner_update
 from eprop.rules._rtrl import RTRL as RTRL
 
 _MAKERS: dict[str, Callable[[Feedback, int], Rule]] = {

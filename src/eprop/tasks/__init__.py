@@ -1,11 +1,16 @@
 """Tasks: what is learnt. One file a task: data, loss, metric, published settings."""
 
 from eprop.tasks import _arrays, _evidence_accumulation, _pattern_generation, _store_recall
+from eprop.tasks._arm import Arm as Arm
 from eprop.tasks._arrays import ArraysTask as ArraysTask
 from eprop.tasks._base import Batch as Batch
 from eprop.tasks._base import Task as Task
+from eprop.tasks._codes import clock as clock
+from eprop.tasks._codes import population_code as population_code
 from eprop.tasks._evidence_accumulation import EvidenceAccumulation as EvidenceAccumulation
+from eprop.tasks._family import TaskFamily as TaskFamily
 from eprop.tasks._pattern_generation import PatternGeneration as PatternGeneration
+from eprop.tasks._sinusoids import Sinusoids as Sinusoids
 from eprop.tasks._store_recall import StoreRecall as StoreRecall
 
 TASKS = {

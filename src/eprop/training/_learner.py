@@ -31,6 +31,13 @@ class TrainState(NamedTuple):
     active: Bool[Array, "seed"]  # noqa: F821  # False once stop_below was reached: the seed rests
 
 
+class Evaluation(NamedTuple):
+    """What an evaluation measures on held-out data, for each seed."""
+
+    metric: Float[Array, "seed"]  # noqa: F821
+    activity: Float[Array, "seed"]  # noqa: F821  # mean output: spikes a step
+
+
 def stream(seed_key: PRNGKeyArray, which: int, iteration: int | Array = 0) -> PRNGKeyArray:
     """The key of one purpose at one iteration: no key is carried, so a resumed run draws the same numbers."""
     return jax.random.fold_in(jax.random.fold_in(seed_key, which), iteration)
@@ -44,11 +51,27 @@ class Learner:
         self.task: Task = experiment.task
         self.seeds = tuple(seeds)
         self.rule = experiment.rule.make() if rule is None else rule
-        self.optimiser = build_optimiser(experiment.optimiser)
+        self.optimiser = build_optimiser(experiment.optimiser, experiment.run.iterations)
         self.keys = jax.vmap(jax.random.key)(jnp.array(self.seeds))
         self.update = jax.jit(self._update, donate_argnums=0)
         self.evaluate = jax.jit(self._evaluate, static_argnames="test")
         self.spiking = build_neuron(experiment.network).spiking
+
+    @property
+    def label(self) -> str:
+        """What the progress bar calls it."""
+        return self.rule.label
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What a summary says of it."""
+        feedback = self.rule.feedback if self.rule.name == "eprop1" else None
+        return {"rule": self.rule.name, "feedback": feedback, "neuron": self.experiment.network.neuron}
+
+    @property
+    def remedy(self) -> str:
+        """What may help where the loss stops being finite."""
+        return f"a learning_rate below {self.experiment.optimiser.learning_rate}, or a clip,"
 
     @cached_property
     def static(self) -> PyTree:
@@ -75,7 +98,12 @@ class Learner:
         return eqx.combine(jax.tree.map(lambda x: x[seed], state.arrays), self.static)
 
     def init(self) -> TrainState:
-        """Initial weights and optimiser state."""
+        """Initial weights and optimiser state.
+
+        Raises:
+            InvalidSetting: if the rule does not reach what is to be trained.
+        """
+        self._check_reach()
 
         def one(key):
             network = self._network(key)
@@ -109,7 +137,7 @@ class Learner:
         chosen, rest = eqx.partition(network, trainable(network, self.rule))
         return jax.value_and_grad(lambda c: self.loss(eqx.combine(c, rest), batch), has_aux=True)(chosen)
 
-    def check_reach(self) -> None:
+    def _check_reach(self) -> None:
         """Refuse to train what no path of the rule reaches.
 
         A NaN put into the loss's derivative comes out at every parameter that a path reaches, however quiet
@@ -122,7 +150,7 @@ class Learner:
         settings = self.experiment.network
         if settings.layers == 1 and not settings.trainable:
             return
-        network = self.network(self.init())
+        network = self._network(self.keys[0])
         chosen, rest = eqx.partition(network, trainable(network, self.rule))
         data = self.data if self.task.shared_data else jax.tree.map(lambda x: x[0], self.data)
 
@@ -183,9 +211,7 @@ class Learner:
         finite = jnp.isfinite(metrics.loss) & jnp.isfinite(optax.tree.norm(eqx.filter(state.network, eqx.is_array)))
         return state.network, state.optimiser, metrics.loss, finite
 
-    def _evaluate(
-        self, state: TrainState, data: Any, iteration: Array, test: bool = False
-    ) -> tuple[Float[Array, "seed"], Float[Array, "seed"]]:  # noqa: F821
+    def _evaluate(self, state: TrainState, data: Any, iteration: Array, test: bool = False) -> Evaluation:
         """Metric on held-out data, and mean output (rate, spikes a step). `test`: on the larger final set."""
         size = self.experiment.run.evaluation_batch or self.experiment.run.batch
 
@@ -206,4 +232,4 @@ class Learner:
             wrong, counted, rate = jax.lax.map(measure, stacked)
             return wrong.sum() / counted.sum(), rate.mean()
 
-        return one(state.arrays, self.keys, data)
+        return Evaluation(*one(state.arrays, self.keys, data))

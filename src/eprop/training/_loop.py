@@ -13,15 +13,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from eprop.errors import RunFailed
-from eprop.settings import Experiment
 from eprop.training._folder import RunFolder, versions
-from eprop.training._learner import Learner, TrainState
+from eprop.training._learner import Learner
 from eprop.training._progress import ProgressBar
 
 CHECKPOINT_SECONDS = 15.0
 """At least so long between two checkpoints, but for the last."""
 
-Observer = Callable[[Learner, TrainState, int], dict[str, Any]]
+Observer = Callable[[Any, Any, int], dict[str, Any]]
 """Called at every evaluation; what it returns is added to the line of `metrics.jsonl`."""
 
 
@@ -30,23 +29,27 @@ class Interrupted(Exception):
 
 
 def train(
-    experiment: Experiment,
+    experiment: Any,
     folder: RunFolder,
     *,
     task: str,
     seeds: Sequence[int] | None = None,
     tensorboard: bool = False,
     observe: Observer | None = None,
+    learner: Any = None,
 ) -> dict[str, Any]:
     """Train, or go on training from the folder's last checkpoint, and write the summary.
 
     Args:
-        experiment: all settings.
+        experiment: all settings: an `Experiment`, or what `learner` was made of (it has `run` and `optimiser`).
         folder: where the run lives.
         task: the task's name, for the summary.
         seeds: seeds to run side by side (numbers become lists in the results); None: the one in the settings.
         tensorboard: write scalars for TensorBoard too.
         observe: measures something at every evaluation.
+        learner: what is trained, where it is not a `Learner` of the experiment: anything with its `init`, `update`,
+            `evaluate`, `data`, `seeds`, `label`, `description`, `remedy` and `task.metric_name`; an evaluation is a
+            named tuple of arrays `[seed]`, `metric` and `activity` among them.
 
     Returns:
         The summary.
@@ -57,7 +60,7 @@ def train(
     """
     if folder.summary is not None:
         return folder.summary
-    loop = _Loop(experiment, folder, task, seeds, tensorboard, observe)
+    loop = _Loop(experiment, folder, task, seeds, tensorboard, observe, learner)
     try:
         return loop.run()
     finally:
@@ -65,19 +68,16 @@ def train(
 
 
 class _Loop:
-    def __init__(self, experiment, folder, task, seeds, tensorboard, observe) -> None:
+    def __init__(self, experiment, folder, task, seeds, tensorboard, observe, learner) -> None:
         self.folder, self.task, self.observe = folder, task, observe
         self.single = seeds is None
-        self.learner = Learner(experiment, [experiment.run.seed] if seeds is None else seeds)
+        self.learner = learner or Learner(experiment, [experiment.run.seed] if seeds is None else seeds)
         self.settings = experiment.run
-        self.experiment = experiment
         self.checkpoints = folder.checkpoints()
         self.writer = _tensorboard(folder) if tensorboard else None
         self.state, self.iteration = self.learner.init(), 0
         newest = restore_newest(self.checkpoints, self.state)
-        if newest is None:
-            self.learner.check_reach()
-        else:
+        if newest is not None:
             self.state, self.iteration = newest
         folder.forget_after(self.iteration)
         lines = folder.metrics()
@@ -97,8 +97,7 @@ class _Loop:
     def run(self) -> dict[str, Any]:
         first, start = self.iteration, time.monotonic()
         total, name = self.settings.iterations, self.learner.task.metric_name
-        label = self.learner.rule.label
-        with ProgressBar(label, total, first, name) as bar, _stop_signals() as stop:
+        with ProgressBar(self.learner.label, total, first, name) as bar, _stop_signals() as stop:
             while self.iteration < total and self.state.active.any():
                 loss = self._step()
                 if (self.iteration - first) == 1:
@@ -126,19 +125,17 @@ class _Loop:
                 self._save()
                 raise RunFailed(
                     f"iteration {self.iteration}: loss or gradient is not finite; the weights before it are kept in "
-                    f"{self.folder.path / 'checkpoints'}; a learning_rate below "
-                    f"{self.experiment.optimiser.learning_rate}, or a clip, may help"
+                    f"{self.folder.path / 'checkpoints'}; {self.learner.remedy} may help"
                 )
         return loss
 
     def _evaluate(self, loss: np.ndarray) -> None:
-        metric, activity = self.learner.evaluate(self.state, self.learner.data, jnp.asarray(self.iteration))
-        self.last_metric = np.asarray(metric)
+        measured = self.learner.evaluate(self.state, self.learner.data, jnp.asarray(self.iteration))
+        self.last_metric = np.asarray(measured.metric)
         line = {
             "iteration": self.iteration,
             "loss": self._number(loss),
-            "metric": self._number(metric),
-            "activity": self._number(activity),
+            **{name: self._number(values) for name, values in measured._asdict().items()},
             "wall_s": round(self.wall, 3),
         }
         if self.observe is not None:
@@ -148,7 +145,7 @@ class _Loop:
             for name in ("loss", "metric", "activity"):
                 self.writer.add_scalar(name, float(np.mean(np.asarray(line[name], float))), self.iteration)
         if self.settings.stop_below is not None:
-            reached = jnp.asarray(metric) < self.settings.stop_below
+            reached = jnp.asarray(measured.metric) < self.settings.stop_below
             self.state = self.state._replace(active=self.state.active & ~reached)
         if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
             self._save()
@@ -172,18 +169,15 @@ class _Loop:
         self.saved = time.monotonic()
 
     def _finish(self) -> dict[str, Any]:
-        value, _ = self.learner.evaluate(self.state, self.learner.data, jnp.asarray(0), test=True)
-        rule = self.learner.rule
+        measured = self.learner.evaluate(self.state, self.learner.data, jnp.asarray(0), test=True)
         lines = self.folder.metrics()
         summary = {
             "task": self.task,
-            "rule": rule.name,
-            "feedback": rule.feedback if rule.name == "eprop1" else None,
-            "neuron": self.experiment.network.neuron,
+            **self.learner.description,
             "seed": self.learner.seeds[0] if self.single else list(self.learner.seeds),
             "iterations": self._iterations(lines),
             "metric": self.learner.task.metric_name,
-            "value": self._number(value),
+            "value": self._number(measured.metric),
             "wall_s": round(max(self.wall, lines[-1]["wall_s"] if lines else 0.0), 3),
             "versions": versions(),
         }
@@ -191,12 +185,12 @@ class _Loop:
         return summary
 
 
-def _plain(state: TrainState) -> dict[str, Any]:
+def _plain(state: Any) -> dict[str, Any]:
     """The state as orbax stores it: a flat dictionary of arrays."""
     return {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(state))}
 
 
-def restore_newest(checkpoints: ocp.CheckpointManager, like: TrainState) -> tuple[TrainState, int] | None:
+def restore_newest(checkpoints: ocp.CheckpointManager, like: Any) -> tuple[Any, int] | None:
     """The training state of the newest checkpoint that can be read, and its iteration; None if there is none yet.
 
     A damaged checkpoint is removed, with a word on stderr, once an older one was found good.
@@ -223,7 +217,7 @@ def restore_newest(checkpoints: ocp.CheckpointManager, like: TrainState) -> tupl
     return None
 
 
-def _read(checkpoints: ocp.CheckpointManager, iteration: int, like: TrainState) -> TrainState | None:
+def _read(checkpoints: ocp.CheckpointManager, iteration: int, like: Any) -> Any:
     """The state of one checkpoint, in the shape of `like`; None where it is damaged or of another shape."""
     expected = _plain(like)
     try:
