@@ -1,7 +1,7 @@
 """What a rule is: how the unroll differentiates, and what the readout sends back."""
 
 import abc
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import equinox as eqx
 from jaxtyping import Array, Float
@@ -18,6 +18,11 @@ class Rule(eqx.Module):
     name: ClassVar[str]
     stackable: ClassVar[bool] = True
     """Whether the rule hands learning signals to a layer below."""
+
+    @property
+    def trains(self) -> Literal["all", "inputs", "readout"]:
+        """Which weights: all; all but the recurrent ones; the readout's alone."""
+        return "all"
 
     @property
     def feedback(self) -> Feedback:

@@ -135,7 +135,9 @@ def read_segments(utterance: Utterance, samples: int, rate: int) -> Segments:
             raise BadUtterance(f"{path}: line {number}: expected 'start end phone', got {line!r}")
         start, end = int(words[0]), int(words[1])
         if end <= start or (segments and start < segments[-1][1]):
-            raise BadUtterance(f"{path}: line {number}: phone from {start} to {end} is empty, or overlaps the one before")
+            raise BadUtterance(
+                f"{path}: line {number}: phone from {start} to {end} is empty, or overlaps the one before"
+            )
         segments.append((start, end, words[2].lower()))
     if not segments:
         raise BadUtterance(f"{path}: holds no phones")

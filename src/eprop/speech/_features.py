@@ -50,9 +50,10 @@ def frame_midpoints(frames: int, rate: int) -> np.ndarray:
 
 
 def frame_labels(frames: int, rate: int, segments: Segments) -> np.ndarray:
-    """For each frame the place in `segments` of the phone that holds its midpoint (`start <= midpoint < end`); -1: none.
+    """For each frame the place in `segments` of the phone that holds its midpoint; -1 where there is none.
 
-    A frame whose midpoint lies past the last phone (the last window is padded) has the last phone's label.
+    A phone holds `start <= midpoint < end`. A frame whose midpoint lies past the last phone (the last window
+    is padded) has the last phone's label.
     """
     midpoints = np.minimum(frame_midpoints(frames, rate), segments.ends[-1] - 1)
     place = np.searchsorted(segments.starts, midpoints, side="right") - 1

@@ -6,12 +6,15 @@ import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
 from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from eprop.errors import RunFailed
 
 T, R = TypeVar("T"), TypeVar("R")
 
@@ -23,14 +26,23 @@ def ordered_map(function: Callable[[T], R], tasks: Iterable[T], fresh: bool = Fa
         function: a module's function.
         tasks: its arguments; may be endless.
         fresh: a process of its own for each task.
+
+    Raises:
+        RunFailed: if a worker dies.
     """
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     remaining = iter(tasks)
-    with _pool(workers, fresh) as pool:
-        waiting = deque(pool.submit(function, task) for task in islice(remaining, 3 * workers))
-        while waiting:
-            yield waiting.popleft().result()
-            waiting.extend(pool.submit(function, task) for task in islice(remaining, 1))
+    try:
+        with _pool(workers, fresh) as pool:
+            waiting = deque(pool.submit(function, task) for task in islice(remaining, 3 * workers))
+            while waiting:
+                yield waiting.popleft().result()
+                waiting.extend(pool.submit(function, task) for task in islice(remaining, 1))
+    except BrokenProcessPool:
+        raise RunFailed(
+            "a worker process ended by itself (out of memory? or, in a script of your own, it has to be called under "
+            "if __name__ == '__main__')"
+        ) from None
 
 
 @contextmanager
@@ -39,7 +51,9 @@ def _pool(workers: int, fresh: bool) -> Iterator[ProcessPoolExecutor]:
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
     context.set_forkserver_preload(["eprop.speech._preload"])
-    pool = ProcessPoolExecutor(workers, context, initializer=_ignore_interrupts, max_tasks_per_child=1 if fresh else None)
+    pool = ProcessPoolExecutor(
+        workers, context, initializer=_ignore_interrupts, max_tasks_per_child=1 if fresh else None
+    )
     try:
         yield pool
     finally:

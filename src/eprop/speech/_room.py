@@ -17,7 +17,9 @@ def reverberate(signal: np.ndarray, rate: int, seconds: float, level: float, ran
         random: draws the room, white noise under an exponential decay (Polack's model).
     """
     signals = extra("scipy.signal", "scipy")
-    echoes = random.standard_normal(int(seconds * rate)) * 10 ** (-3 * np.arange(int(seconds * rate)) / (seconds * rate))
+    echoes = random.standard_normal(int(seconds * rate)) * 10 ** (
+        -3 * np.arange(int(seconds * rate)) / (seconds * rate)
+    )
     echoes[: int(0.002 * rate)] = 0.0  # the first wall is 2 ms away
     echoes *= 10 ** (level / 20) / np.sqrt((echoes**2).sum())
     return signal + signals.fftconvolve(signal, echoes)[: len(signal)]

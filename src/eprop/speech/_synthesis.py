@@ -31,7 +31,7 @@ class Synthesis:
     """At least so many hours of speech in all: 80 % for training, 10 % each for development and test."""
     seed: int = 0
     """Seed of voices, sentences, noise and rooms."""
-    sentences: int = 8
+    sentences: int = 4
     """Sentences a speaker; no sentence is said twice."""
     snr_low: float = 10.0
     """Each utterance has noise, between white and pink; its level below the speech is drawn from snr-low ..."""

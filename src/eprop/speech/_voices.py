@@ -4,18 +4,16 @@ from typing import NamedTuple
 
 from numpy.random import Generator
 
-FEMALE = tuple(
-    "Alicia Andrea Annie anika aunty belinda f1 f2 f3 f4 f5 grandma linda shelby steph steph2 steph3".split()
-)
+FEMALE = tuple("Andrea Annie anika aunty belinda f1 f2 f3 f4 f5 grandma linda steph2".split())
 MALE = tuple(
     """
-    Alex Andy Denis Diogo Gene Gene2 Henrique Hugo Jacky Lee Mario Michael Mike RicishayMax RicishayMax2 RicishayMax3
-    adam antonio benjamin boris caleb david ed edward edward2 grandpa gustave ian iven iven3 iven4 john klatt klatt2
-    klatt3 klatt5 klatt6 m1 m2 m3 m4 m5 m6 m7 m8 marcelo max michel miguel mike2 norbert pablo paul pedro quincy rob
-    robert sandro travis victor zac
+    Alex Denis Diogo Gene Gene2 Henrique Hugo Mario Michael Mike RicishayMax RicishayMax2 RicishayMax3 adam antonio
+    benjamin boris caleb ed edward edward2 grandpa gustave iven iven3 iven4 john klatt3 klatt5 klatt6 m1 m2 m3 m4 m5 m6
+    m7 m8 max michel miguel mike2 norbert pablo paul pedro quincy rob robert sandro victor
     """.split()
 )
-"""The engine's voices that sound like a person (robots, whispers and the like are left out)."""
+"""The engine's voices that sound like a person. Left out: robots, whispers and the like, and 14 so far
+from the others that a linear classifier of frames, trained on those, gets more than 68 % of theirs wrong (mean: 58 %)."""
 
 
 class Speaker(NamedTuple):

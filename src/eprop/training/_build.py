@@ -41,7 +41,9 @@ def build_neuron(settings: NetworkSettings) -> Neuron:
             "gru": GRU,
             "rate": lambda: Rate(tau_m=s.tau_m),
         }[s.neuron]()
-    return neuron if s.tau_out is None else Filtered(neuron, tau_out=s.tau_out, gain=s.readout_gain)
+    if s.tau_out is None:
+        return neuron
+    return Filtered(neuron, tau_out=s.tau_out, gain=s.readout_gain, frame=s.steps_per_frame)
 
 
 def build_network(settings: NetworkSettings, n_in: int, n_out: int, key: PRNGKeyArray) -> Network:
@@ -64,7 +66,7 @@ def build_network(settings: NetworkSettings, n_in: int, n_out: int, key: PRNGKey
             dtype=dtype,
         )
 
-    layers, size = [], n_in
+    layers, size, read = [], n_in, 0
     for key_layer in keys:
         if s.bidirectional:
             ahead, behind = jax.random.split(key_layer)
@@ -72,15 +74,16 @@ def build_network(settings: NetworkSettings, n_in: int, n_out: int, key: PRNGKey
         else:
             layers.append(recurrent(size, key_layer))
         size = layers[-1].size
+        read = read + size if s.read_all else size
     readout = Readout(
-        size,
+        read,
         n_out,
         key=key_readout,
         feedback_scale=s.feedback_scale,
         weight_scale=s.readout_scale,
         dtype=dtype,
     )
-    return Network(tuple(layers), readout)
+    return Network(tuple(layers), readout, s.read_all)
 
 
 def build_optimiser(settings: OptimiserSettings) -> optax.GradientTransformation:
