@@ -89,7 +89,7 @@ class Filtered(Neuron):
         self,
         z_bar: Float[Array, "batch neuron"],
         z: Float[Array, "batch neuron"],
-        phase: Int[Array, "batch neuron"] | None = None,
+        phase: Int[Array, "*shape"] | None = None,
     ) -> Array:
         """One step of the filter: the new `z_bar`."""
         kappa = jnp.exp(-self.frame * self.dt / self.tau_out)

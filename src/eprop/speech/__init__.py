@@ -4,7 +4,9 @@ from eprop.speech._cache import Corpus as Corpus
 from eprop.speech._cache import load_corpus as load_corpus
 from eprop.speech._corpus import SPLITS as SPLITS
 from eprop.speech._corpus import BadUtterance as BadUtterance
+from eprop.speech._corpus import Utterance as Utterance
 from eprop.speech._corpus import find_utterances as find_utterances
+from eprop.speech._corpus import read_segments as read_segments
 from eprop.speech._corpus import read_sound as read_sound
 from eprop.speech._features import CHANNELS as CHANNELS
 from eprop.speech._features import HOP as HOP

@@ -19,7 +19,7 @@ from eprop.speech._extra import extra
 from eprop.speech._features import Analysed, Features, analyse, frame_labels
 from eprop.speech._processes import ordered_map, progress_bar
 
-LAYOUT = 1
+LAYOUT = 2
 """Of the cached arrays; part of their key."""
 
 
@@ -31,7 +31,7 @@ class Corpus:
     """
 
     key: str
-    names: tuple[str, ...]  # SPEAKER/SENTENCE
+    paths: tuple[str, ...]  # of each utterance's sound
     split: np.ndarray  # [utterance], place in SPLITS
     features: np.ndarray  # [frame, channel], not normalised
     labels: np.ndarray  # [frame], place in `phones`, -1: none
@@ -41,6 +41,11 @@ class Corpus:
     phones: tuple[str, ...]
     rate: int
     bad: tuple[str, ...]  # why utterances were left out, each with its file
+
+    def name(self, utterance: int) -> str:
+        """`SPEAKER/SENTENCE`."""
+        path = Path(self.paths[utterance])
+        return f"{path.parent.name.lower()}/{path.name.split('.')[0].lower()}"
 
     def of(self, split: str) -> np.ndarray:
         """Utterances of a split."""
@@ -122,7 +127,7 @@ def _build(utterances: Sequence[Utterance], kind: Features) -> dict[str, np.ndar
         where = frame_labels(len(result.features), result.rate, result.segments)
         labels.append(np.where(where < 0, -1, sequence[where]).astype(np.int16))
     return {
-        "names": np.array([f"{u.speaker}/{u.audio.name.split('.')[0].lower()}" for u, _ in good]),
+        "paths": np.array([str(u.audio) for u, _ in good]),
         "split": np.array([SPLITS.index(u.split) for u, _ in good], np.int8),
         "features": np.concatenate([result.features for _, result in good]),
         "labels": np.concatenate(labels),
@@ -163,5 +168,5 @@ def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def _corpus(key: str, arrays: dict[str, Any]) -> Corpus:
-    text = {name: tuple(str(x) for x in arrays[name]) for name in ("names", "phones", "bad")}
+    text = {name: tuple(str(x) for x in arrays[name]) for name in ("paths", "phones", "bad")}
     return Corpus(key=key, **(arrays | text | {"rate": int(arrays["rate"])}))

@@ -12,8 +12,8 @@ MALE = tuple(
     m7 m8 max michel miguel mike2 norbert pablo paul pedro quincy rob robert sandro victor
     """.split()
 )
-"""The engine's voices that sound like a person. Left out: robots, whispers and the like, and 14 so far
-from the others that a linear classifier of frames, trained on those, gets more than 68 % of theirs wrong (mean: 58 %)."""
+"""The engine's voices that sound like a person. Left out: robots, whispers and the like, and 14 so far from
+the others that a linear classifier of frames, trained on those, errs in more than 68 % of theirs (mean: 58 %)."""
 
 
 class Speaker(NamedTuple):
