@@ -70,10 +70,13 @@ def load_corpus(root: Path, kind: Features = "mfcc", skip_bad: bool = False) -> 
         kind: which features.
         skip_bad: leave out utterances that cannot be used, instead of refusing the corpus.
 
+    Worker processes import the calling script: there, call it under `if __name__ == "__main__"`.
+
     Raises:
         InvalidSetting: for a missing package, a folder that is no corpus, or an utterance that cannot be used.
     """
-    extra("soundfile", "soundfile"), extra("python_speech_features", "python_speech_features")
+    for package in ("soundfile", "python_speech_features"):
+        extra(package, package)
     utterances = find_utterances(root)
     key = _key(root, utterances, kind)
     path = cache_folder() / f"{key}.npz"
@@ -83,8 +86,9 @@ def load_corpus(root: Path, kind: Features = "mfcc", skip_bad: bool = False) -> 
         _write(path, arrays)
     corpus = _corpus(key, arrays)
     if corpus.bad and not skip_bad:
-        more = f" (and {len(corpus.bad) - 1} more)" if len(corpus.bad) > 1 else ""
-        raise InvalidSetting(f"{corpus.bad[0]}{more}; --skip-bad leaves such utterances out")
+        first, *others = corpus.bad
+        more = f" (and {len(others)} more)" if others else ""
+        raise InvalidSetting(f"{first}{more}; --skip-bad leaves such utterances out")
     for split in ("train", "test"):
         require(len(corpus.of(split)) > 0, f"data = {root}: no usable utterance in {split.upper()}")
     return corpus
@@ -141,7 +145,7 @@ def _build(utterances: Sequence[Utterance], kind: Features) -> dict[str, np.ndar
 
 
 def _analysed(utterances: Sequence[Utterance], kind: Features) -> Iterator[Analysed | str]:
-    tasks = [(utterance, kind) for utterance in utterances]
+    tasks: list[tuple[Utterance, Features]] = [(utterance, kind) for utterance in utterances]
     return map(analyse, tasks) if len(tasks) < 50 else ordered_map(analyse, tasks)
 
 
@@ -169,4 +173,5 @@ def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 def _corpus(key: str, arrays: dict[str, Any]) -> Corpus:
     text = {name: tuple(str(x) for x in arrays[name]) for name in ("paths", "phones", "bad")}
-    return Corpus(key=key, **(arrays | text | {"rate": int(arrays["rate"])}))
+    fields: dict[str, Any] = arrays | text | {"rate": int(arrays["rate"])}
+    return Corpus(key=key, **fields)

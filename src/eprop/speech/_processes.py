@@ -16,7 +16,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from eprop.errors import RunFailed
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def ordered_map(function: Callable[[T], R], tasks: Iterable[T], fresh: bool = False) -> Iterator[R]:

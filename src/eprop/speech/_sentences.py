@@ -1,5 +1,7 @@
 """Sentences composed of a word list: what the synthesised speakers say."""
 
+from collections.abc import Sequence
+
 from numpy.random import Generator
 
 DETERMINERS = "the a her his their our my your this that every each some another no".split()
@@ -49,8 +51,8 @@ PLURALS = """
 def compose(random: Generator) -> str:
     """One sentence, of 4 to 12 words."""
 
-    def pick(words: list[str]) -> str:
-        return words[random.integers(len(words))]
+    def pick(words: Sequence[str]) -> str:
+        return words[int(random.integers(len(words)))]
 
     def thing() -> str:
         if random.random() < 0.25:

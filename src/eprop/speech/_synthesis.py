@@ -82,7 +82,8 @@ def synthesise(out: Path, settings: Synthesis) -> dict[str, Any]:
     """
     out = Path(out)
     require(not out.exists(), f"out = {out}: is there already; name a new folder")
-    extra("soundfile", "soundfile"), extra("espeakng_loader", "espeakng-loader"), extra("scipy.signal", "scipy")
+    for module, package in (("soundfile", "soundfile"), ("espeakng_loader", "espeakng-loader"), ("scipy", "scipy")):
+        extra(module, package)
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
         partial.mkdir(parents=True)
