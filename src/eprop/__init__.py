@@ -14,6 +14,9 @@ from eprop.neurons import LSTM as LSTM
 from eprop.neurons import Filtered as Filtered
 from eprop.neurons import Neuron as Neuron
 from eprop.neurons import Rate as Rate
+from eprop.online import OnlineLearner as OnlineLearner
+from eprop.online import OnlineMetrics as OnlineMetrics
+from eprop.online import OnlineState as OnlineState
 from eprop.rules import BPTT as BPTT
 from eprop.rules import RTRL as RTRL
 from eprop.rules import EProp1 as EProp1

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped
 
-from eprop.eligibility import Carry, Synapses, start
+from eprop.eligibility import Carry, Synapses, start, with_traces
 from eprop.errors import require
 from eprop.learning_signals import Feedback, broadcast_readout
 from eprop.neurons import Filtered, Neuron, readout_output, recurrent_output
@@ -103,9 +103,10 @@ class Recurrent(eqx.Module):
             self.bias,
         )
 
-    def start(self, batch: int) -> Carry:
-        """The carry before the first step."""
-        return start(self.neuron, batch, self.size, self.w_in.dtype)
+    def start(self, batch: int, traces: bool = False) -> Carry:
+        """The carry before the first step; with `traces`, zero eligibility vectors stand in it."""
+        carry = start(self.neuron, batch, self.size, self.w_in.dtype)
+        return with_traces(self.neuron, self.synapses(), carry) if traces else carry
 
     def __call__(
         self,
@@ -138,8 +139,8 @@ class Bidirectional(eqx.Module):
     def frame(self) -> int:
         return self.forward.frame
 
-    def start(self, batch: int) -> tuple[Carry, Carry]:
-        return self.forward.start(batch), self.backward.start(batch)
+    def start(self, batch: int, traces: bool = False) -> tuple[Carry, Carry]:
+        return self.forward.start(batch, traces), self.backward.start(batch, traces)
 
     def __call__(self, inputs, rule, carry=None, lengths=None) -> LayerOutput:
         ahead, behind = (None, None) if carry is None else carry
@@ -219,9 +220,9 @@ class Network(eqx.Module):
         frames = {layer.frame for layer in self.layers}
         require(len(frames) == 1, f"layers: expected one length of a frame, got {sorted(frames)} steps")
 
-    def start(self, batch: int) -> tuple:
-        """Carries before the first step, one a layer."""
-        return tuple(layer.start(batch) for layer in self.layers)
+    def start(self, batch: int, traces: bool = False) -> tuple:
+        """Carries before the first step, one a layer; with `traces`, eligibility vectors are carried over windows."""
+        return tuple(layer.start(batch, traces) for layer in self.layers)
 
     def __call__(
         self,

@@ -18,6 +18,10 @@ class Rule(eqx.Module):
     name: ClassVar[str]
     stackable: ClassVar[bool] = True
     """Whether the rule hands learning signals to a layer below."""
+    streams: ClassVar[bool] = True
+    """Whether the rule can learn a sequence window by window."""
+    carries_traces: ClassVar[bool] = False
+    """Whether eligibility vectors hand the past from one window to the next."""
 
     @property
     def trains(self) -> Literal["all", "inputs", "readout"]:

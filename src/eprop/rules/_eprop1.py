@@ -23,6 +23,7 @@ class EProp1(Rule):
     """
 
     name: ClassVar[str] = "eprop1"
+    carries_traces: ClassVar[bool] = True
     kind: Feedback = eqx.field(static=True)
 
     def __init__(self, feedback: str = "symmetric") -> None:

@@ -33,6 +33,7 @@ class RTRL(Rule):
 
     name: ClassVar[str] = "rtrl"
     stackable: ClassVar[bool] = False
+    streams: ClassVar[bool] = False
     memory_limit: float = eqx.field(default=2e9, static=True)
 
     def unroll(self, neuron, synapses, inputs, carry):
