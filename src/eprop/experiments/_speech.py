@@ -44,22 +44,26 @@ class SpeechFigure:
     """Rules and controls; bptt is what the others are held against."""
     seeds: int = 3
     """Seeds, side by side."""
-    batch: int = 16
+    batch: int = 8
     """Utterances an update."""
-    buckets: int = 2
+    buckets: int = 3
     """Groups of utterances of like length."""
     lstm_units: int = 64
     """LSTM units in each direction."""
-    lstm_iterations: int = 200
+    lstm_iterations: int = 400
     """Updates of the LSTM."""
     lsnn_neurons: int = 100
     """Spiking neurons in each direction, a quarter of them adaptive."""
-    lsnn_iterations: int = 200
+    lsnn_iterations: int = 300
     """Updates of the LSNN."""
     steps_per_frame: int = 2
     """Steps (ms) of the LSNN for each frame of 10 ms."""
     learning_rate: float = 0.01
-    """Adam's learning rate."""
+    """Adam's learning rate; in the last quarter of the updates 0.3 of it."""
+    warmup: int = 20
+    """Updates in which the LSNN's learning rate rises linearly from zero."""
+    rate_strength: float = 1.0
+    """Strength of the LSNN's firing-rate regularisation (50 in the authors' code)."""
 
     def __post_init__(self) -> None:
         require_positive(hours=self.hours, seeds=self.seeds, batch=self.batch, buckets=self.buckets,
@@ -81,7 +85,14 @@ class SpeechFigure:
             published,
             task=Speech(data=data, buckets=self.buckets),
             network=network,
-            optimiser=dataclasses.replace(published.optimiser, learning_rate=self.learning_rate),
+            optimiser=dataclasses.replace(
+                published.optimiser,
+                learning_rate=self.learning_rate,
+                decay_factor=0.3,
+                decay_every=max(3 * iterations // 4, 1),
+                warmup=self.warmup if neuron == "lsnn" else 0,
+                rate_strength=self.rate_strength if neuron == "lsnn" else 0.0,
+            ),
             run=dataclasses.replace(
                 published.run, batch=self.batch, iterations=iterations, evaluate_every=max(iterations // 8, 1)
             ),
@@ -99,6 +110,7 @@ PRESETS = {
         lsnn_neurons=400,
         lsnn_iterations=1500,
         steps_per_frame=5,
+        warmup=100,
     ),
 }
 

@@ -33,9 +33,9 @@ class Synthesis:
     """Seed of voices, sentences, noise and rooms."""
     sentences: int = 4
     """Sentences a speaker; no sentence is said twice."""
-    snr_low: float = 10.0
+    snr_low: float = 0.0
     """Each utterance has noise, between white and pink; its level below the speech is drawn from snr-low ..."""
-    snr_high: float = 30.0
+    snr_high: float = 20.0
     """... to snr-high, dB."""
     reverberant: float = 0.5
     """Share of utterances with a room's echoes."""
