@@ -90,7 +90,7 @@ def test_eprop_through_frames_is_autodiff_of_the_detached_network(feedback):
 
 
 def test_frames_are_carried_over_windows_that_cut_them():
-    """Windows of 4, 7 and 10 steps on frames of 3: states, phases and traces carried; one answer, the stepwise loop's."""
+    """Windows of 4, 7 and 10 steps on frames of 3: states, phases and traces are carried; one answer, the loops'."""
     recurrent, x = layer(), hold(inputs(FRAMES), FRAME)
     synapses, start = recurrent.synapses(), recurrent.start(BATCH)
     signals = jax.random.normal(jax.random.key(8), (FRAMES * FRAME, BATCH, N), jnp.float64)

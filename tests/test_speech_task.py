@@ -13,7 +13,7 @@ import soundfile
 
 from eprop import InvalidSetting
 from eprop.cli import main
-from eprop.experiments._speech import PRESETS, SpeechFigure
+from eprop.experiments._speech import PRESETS, SpeechFigure, _relate
 from eprop.experiments._transcribe import timed
 from eprop.settings import NetworkSettings, RuleSettings, RunSettings
 from eprop.speech import FOLDED, FOLDING, load_corpus
@@ -134,7 +134,7 @@ def test_published_networks_learn_frames_and_compile_once_a_bucket(spoken, publi
     )
     learner = Learner(experiment, [0])
     state, losses = learner.init(), []
-    for i in range(14):
+    for i in range(10):
         state, loss = learner.update(state, learner.part(i), jnp.asarray(i))
         losses.append(float(loss[0]))
     assert learner.update._cache_size() == 2
@@ -242,21 +242,26 @@ def test_a_network_transcribes_without_its_corpus_but_is_not_trained_on_another(
 
 
 def test_reproduce_speech_ends_with_table_and_pictures_and_can_be_resumed(spoken, tmp_path, capsys):
-    tiny = "--rules bptt eprop1:random --seeds 2 --batch 2 --buckets 1 --lstm-units 4 --lsnn-neurons 4".split()
+    tiny = "--rules bptt --seeds 2 --batch 2 --buckets 1 --lstm-units 4 --lsnn-neurons 4".split()
     tiny += "--lstm-iterations 2 --lsnn-iterations 2".split()
     out = tmp_path / "r"
     run("reproduce", "speech", "--data", spoken, *tiny, "--out", out)
     said = capsys.readouterr().out
-    assert "over BPTT" in said and "eprop1:random" in said and "s/s" in said
+    assert "over BPTT" in said and "lsnn" in said and "s/s" in said
     rows = json.loads((out / "speech.json").read_text())["rows"]
-    assert [(row["neuron"], row["rule"]) for row in rows] == [
-        ("lstm", "bptt"), ("lstm", "eprop1:random"), ("lsnn", "bptt"), ("lsnn", "eprop1:random"),
-    ]  # fmt: skip
-    assert all(len(row["values"]) == 2 and row["speed"] > 0 for row in rows)
+    assert [(row["neuron"], row["rule"]) for row in rows] == [("lstm", "bptt"), ("lsnn", "bptt")]
+    assert all(len(row["values"]) == 2 and row["speed"] > 0 and row["over_bptt"] == 1 for row in rows)
     for name in ("errors", "utterance-lstm", "utterance-lsnn", "confusion-lstm", "confusion-lsnn"):
         check_picture(out / "figures" / f"{name}.png")
     run("resume", out)
     assert json.loads((out / "speech.json").read_text())["rows"] == rows
+
+
+def test_errors_are_related_to_bptts_of_the_same_network():
+    means = (("a", "bptt", 0.2), ("b", "x", 0.9), ("a", "x", 0.3), ("b", "bptt", 0.6))
+    rows = [{"neuron": neuron, "rule": rule, "mean": mean} for neuron, rule, mean in means]
+    _relate(rows)
+    assert [row["over_bptt"] for row in rows] == pytest.approx([1.0, 1.5, 1.5, 1.0])
 
 
 def test_the_reproductions_settings_are_checked():

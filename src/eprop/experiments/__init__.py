@@ -13,6 +13,7 @@ from eprop.experiments._reproduction import start_reproduction as start_reproduc
 from eprop.experiments._speech import PRESETS as _SPEECH_PRESETS
 from eprop.experiments._speech import confusion as confusion
 from eprop.experiments._speech import run_speech as run_speech
+from eprop.experiments._transcribe import Timed as Timed
 from eprop.experiments._transcribe import Transcript as Transcript
 from eprop.experiments._transcribe import load_speech_run as load_speech_run
 from eprop.experiments._transcribe import transcribe as transcribe

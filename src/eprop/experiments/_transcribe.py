@@ -99,7 +99,7 @@ def transcribe(
     probabilities = np.asarray(jax.nn.softmax(result.y[:, 0]))
     layer = network.layers[-1]
     return Transcript(
-        name=path.name,
+        name=path.name if beside is None else f"{beside.speaker.upper()}/{path.name}",
         seconds=len(signal) / rate,
         bands=features_of(signal, rate, "fbank")[:, 1:41],
         z=np.asarray(result.z[-1][:, 0]),

@@ -7,12 +7,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from eprop.experiments import Transcript, confusion, rule_folder, transcribe_test_utterance
+from eprop.experiments import Timed, Transcript, confusion, rule_folder, transcribe_test_utterance
 from eprop.figures._run import columns, plot_spread
-from eprop.figures._style import FAINT, INK, PALETTE, colour, new_figure, save, tidy
+from eprop.figures._style import INK, PALETTE, colour, new_figure, save, tidy
 from eprop.training import RunFolder, load_run, read_json
 
 SILENCES = ("sil", "h#", "pau", "epi")
+RIGHT, WRONG, SILENT = "#CFE3F2", "#F6C7B0", "#EEEEEE"
 
 
 def utterance_figure(transcript: Transcript) -> Figure:
@@ -28,9 +29,11 @@ def utterance_figure(transcript: Transcript) -> Figure:
     tidy(panels[0], "", "mel band", t.name)
     _activity(panels[1], t)
     _probabilities(panels[2], t)
-    _strip(panels[3], t.predicted, "heard")
+    _strip(panels[3], t.predicted, "heard", t.true)
     if t.true is not None:
-        _strip(panels[4], t.true, "true")
+        _strip(panels[4], t.true, "true", None)
+    for panel in panels[:-1]:
+        panel.tick_params(axis="x", bottom=False)
     panels[-1].set_xlabel("time, s")
     panels[-1].set_xlim(0, t.seconds)
     return figure
@@ -65,14 +68,16 @@ def _probabilities(axes: Axes, t: Transcript) -> None:
     axes.tick_params(axis="y", labelsize=6)
 
 
-def _strip(axes: Axes, phones: list[tuple[float, float, str]], label: str) -> None:
-    names = sorted({name for _, _, name in phones})
-    for i, (start, end, name) in enumerate(phones):
-        shade = "#EEEEEE" if name in SILENCES else (FAINT if i % 2 else "#DDE8F0")
+def _strip(axes: Axes, phones: list[Timed], label: str, truth: list[Timed] | None) -> None:
+    """Phones side by side; where the truth is known, those are red that are another one at their middle."""
+    for start, end, name in phones:
+        middle = (start + end) / 2
+        is_true = truth is None or any(s <= middle < e and name == t for s, e, t in truth)
+        shade = WRONG if not is_true else SILENT if name in SILENCES else RIGHT
         axes.axvspan(start, end, color=shade, lw=0)
-        axes.axvline(start, color="white", lw=0.8)
-        if end - start > 0.018 and names:
-            axes.text((start + end) / 2, 0.5, name, ha="center", va="center", fontsize=6.5, color=INK)
+        axes.axvline(start, color="white", lw=1.2)
+        if end - start > 0.018:
+            axes.text(middle, 0.5, name, ha="center", va="center", fontsize=6.5, color=INK, clip_on=True)
     axes.set_ylim(0, 1)
     axes.set_yticks([])
     tidy(axes, "", label)
