@@ -45,7 +45,7 @@ def test_tasks_are_listed_with_a_line_each(capsys):
     run("tasks")
     lines = capsys.readouterr().out.strip().splitlines()
     assert [line.split()[0] for line in lines] == [
-        "pattern-generation", "store-recall", "evidence-accumulation", "arrays",
+        "pattern-generation", "store-recall", "evidence-accumulation", "speech", "arrays",
     ]  # fmt: skip
 
 
@@ -115,6 +115,10 @@ def test_gradients_measures_alignment(tmp_path, capsys):
         (["train", "store-recall", "--out", "x", "--colour", "red"], "--colour"),
         (["train", "store-recall"], "--out"),
         (["train", "arrays", "--out", "x"], "--data FILE.npz"),
+        (["train", "speech", "--out", "x"], "eprop data speech --out corpus"),
+        (["train", "speech", "--data", "/nowhere", "--out", "x"], "data = /nowhere: is not a folder"),
+        (["data", "music", "--out", "x"], "unknown data set 'music'"),
+        (["data", "speech", "--out", "x", "--hours", "0"], "hours = 0.0: must be above 0"),
         (["train", "arrays", "--data", "/nowhere.npz", "--out", "x"], "there is no such file"),
         (["compare", "store-recall", "--rules", "bptt,bptt", "--out", "x"], "twice"),
         (["compare", "store-recall", "--seeds", "0", "--out", "x"], "seeds = 0"),

@@ -54,6 +54,10 @@ class NetworkSettings:
     """Adaptation counts emitted spikes; if not: threshold crossings, also while refractory (TIMIT code)."""
     readout_gain: Literal["one", "one-minus-kappa"] = "one"
     """Factor on the output into the readout's leak: one, or 1-kappa (the tutorials)."""
+    steps_per_frame: int = 1
+    """Steps (ms) for which each step of the data is held; the readout sees the mean over them, then leaks."""
+    read_all: bool = False
+    """The readout reads all layers, not the last alone."""
     bias: bool = False
     """Neurons have a trained bias current."""
     autapses: bool | None = None
@@ -74,6 +78,10 @@ class NetworkSettings:
         require_positive(tau_out=self.tau_out, gamma=self.gamma, weight_scale=self.weight_scale)
         require(self.n_refractory >= 1, f"n_refractory = {self.n_refractory}: must be at least 1 (1 means none)")
         require(self.beta >= 0, f"beta = {self.beta}: must be 0 or above")
+        require(
+            self.steps_per_frame == 1 or self.steps_per_frame > 1 and self.tau_out is not None,
+            f"steps_per_frame = {self.steps_per_frame}: must be at least 1; above 1 it needs a leaky readout (tau-out)",
+        )
         require(0 <= self.adaptive_fraction <= 1, f"adaptive_fraction = {self.adaptive_fraction}: must be from 0 to 1")
 
 
@@ -121,7 +129,8 @@ class RuleSettings:
     """The learning rule."""
 
     rule: str = "eprop1"
-    """Learning rule: bptt, truncated_bptt, rtrl, eprop1; also with its option: eprop1:random, truncated_bptt:20."""
+    """Learning rule: bptt, truncated_bptt, rtrl, eprop1, or the control fixed (recurrent weights are not trained); also
+    with its option: eprop1:random, truncated_bptt:20, fixed:recurrent."""
     feedback: Feedback = "symmetric"
     """Where e-prop 1's feedback weights come from. uniform is a control."""
     window: int = 50

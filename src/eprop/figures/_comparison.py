@@ -17,8 +17,9 @@ def comparison_figure(folder: RunFolder, comparison: dict[str, Any]) -> Figure:
     """Metric over iterations and at the end, a colour a rule; for regression also output against target."""
     rows, rules = comparison["rows"], folder.config["rules"]
     runs = [rule_folder(folder, rule) for rule in rules]
-    samples = [draw_sample(load_run(run.path)) for run in runs]
-    regression = samples[0].batch.targets.ndim == 3
+    loaded = load_run(runs[0].path)
+    regression = draw_sample(loaded).batch.targets.ndim == 3
+    samples = [draw_sample(load_run(run.path)) for run in runs] if regression else []
     figure = new_figure(11.0, 4.0 + (1.3 * len(rows) if regression else 0.0))
     top = bottom = figure
     if regression:

@@ -1,6 +1,6 @@
 """Tasks: what is learnt. One file a task: data, loss, metric, published settings."""
 
-from eprop.tasks import _arrays, _evidence_accumulation, _pattern_generation, _store_recall
+from eprop.tasks import _arrays, _evidence_accumulation, _pattern_generation, _speech, _store_recall
 from eprop.tasks._arm import Arm as Arm
 from eprop.tasks._arrays import ArraysTask as ArraysTask
 from eprop.tasks._base import Batch as Batch
@@ -11,12 +11,14 @@ from eprop.tasks._evidence_accumulation import EvidenceAccumulation as EvidenceA
 from eprop.tasks._family import TaskFamily as TaskFamily
 from eprop.tasks._pattern_generation import PatternGeneration as PatternGeneration
 from eprop.tasks._sinusoids import Sinusoids as Sinusoids
+from eprop.tasks._speech import Speech as Speech
 from eprop.tasks._store_recall import StoreRecall as StoreRecall
 
 TASKS = {
     "pattern-generation": _pattern_generation.PRESETS,
     "store-recall": _store_recall.PRESETS,
     "evidence-accumulation": _evidence_accumulation.PRESETS,
+    "speech": _speech.PRESETS,
     "arrays": _arrays.PRESETS,
 }
 """Every task that can be trained: its presets by name, the first the default."""

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
 from eprop.errors import require
 from eprop.learning_signals import firing_rate_loss
-from eprop.networks import Network, NetworkOutput, kolen_pollack_decay, trainable
+from eprop.networks import Network, NetworkOutput, hold, kolen_pollack_decay, trainable
 from eprop.online import OnlineLearner
 from eprop.rules import Rule
 from eprop.settings import Experiment
@@ -86,6 +86,14 @@ class Learner:
             return self.task.prepare(jax.random.key(0))
         return jax.vmap(lambda key: self.task.prepare(stream(key, DATA)))(self.keys)
 
+    def facts(self) -> dict[str, Any] | None:
+        """What the run folder keeps about the data."""
+        return self.task.facts()
+
+    def part(self, iteration: int) -> Any:
+        """The data that an iteration's batch is drawn from."""
+        return self.task.part(self.data, iteration)
+
     @property
     def data_axis(self) -> int | None:
         return None if self.task.shared_data else 0
@@ -126,7 +134,8 @@ class Learner:
         if self.spiking and settings.rate_strength > 0:
             for z in result.z:
                 target = settings.rate_target / 1000.0
-                loss = loss + firing_rate_loss(z, target, settings.rate_strength, batch.valid)
+                valid = hold(batch.valid, z.shape[0] // batch.valid.shape[0])
+                loss = loss + firing_rate_loss(z, target, settings.rate_strength, valid)
         if settings.weight_penalty > 0:
             weights = eqx.filter(network, trainable(network, self.rule))
             loss = loss + settings.weight_penalty * sum(jnp.sum(w**2) for w in jax.tree.leaves(weights))
@@ -152,7 +161,7 @@ class Learner:
             return
         network = self._network(self.keys[0])
         chosen, rest = eqx.partition(network, trainable(network, self.rule))
-        data = self.data if self.task.shared_data else jax.tree.map(lambda x: x[0], self.data)
+        data = self.part(0) if self.task.shared_data else jax.tree.map(lambda x: x[0], self.part(0))
 
         def spoilt(chosen):
             batch = self.task.sample(data, stream(self.keys[0], TRAINING), self.experiment.run.batch)
@@ -220,16 +229,24 @@ class Learner:
             network = eqx.combine(arrays, self.static)
             if test:
                 repeats = -(-self.task.test_samples // size)
-                batches = [b for i in range(repeats) for b in self.task.held_out(data, stream(key, TEST, i), size)]
+                batches = [b for i in range(repeats) for b in self.task.final(data, stream(key, TEST, i), size)]
             else:
                 batches = self.task.held_out(data, stream(key, EVALUATION, iteration), size)
-            stacked = jax.tree.map(lambda *x: jnp.stack(x), *batches)
 
             def measure(batch):
                 result = self.forward(network, batch)
                 return *self.task.metric(result.y, batch), jnp.mean(result.z[-1])
 
-            wrong, counted, rate = jax.lax.map(measure, stacked)
+            measured = [jax.lax.map(measure, same) for same in _stacked(batches)]
+            wrong, counted, rate = (jnp.concatenate(parts) for parts in zip(*measured, strict=True))
             return wrong.sum() / counted.sum(), rate.mean()
 
         return Evaluation(*one(state.arrays, self.keys, data))
+
+
+def _stacked(batches: list[Batch]) -> list[Batch]:
+    """Batches of like shape, stacked."""
+    alike: dict[Any, list[Batch]] = {}
+    for batch in batches:
+        alike.setdefault(tuple(x.shape for x in batch), []).append(batch)
+    return [jax.tree.map(lambda *x: jnp.stack(x), *same) for same in alike.values()]

@@ -80,6 +80,7 @@ class _Loop:
         if newest is not None:
             self.state, self.iteration = newest
         folder.forget_after(self.iteration)
+        folder.keep_facts(self.learner.facts())
         lines = folder.metrics()
         self.wall_before = lines[-1]["wall_s"] if lines else 0.0
         self.last_metric = np.asarray(lines[-1]["metric"]) if lines else None
@@ -115,7 +116,8 @@ class _Loop:
 
     def _step(self) -> np.ndarray:
         """One update. A seed whose loss is not finite rests with the weights it had before."""
-        self.state, loss = self.learner.update(self.state, self.learner.data, jnp.asarray(self.iteration))
+        data = self.learner.part(self.iteration)
+        self.state, loss = self.learner.update(self.state, data, jnp.asarray(self.iteration))
         loss = np.asarray(loss)
         self.iteration += 1
         broken = ~np.isfinite(loss) & np.asarray(self.state.active)

@@ -1,11 +1,13 @@
 """Trained runs, read back from their folders."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
 from eprop.errors import InvalidSetting
 from eprop.networks import Network
 from eprop.settings import Experiment
+from eprop.tasks import Task
 from eprop.training._folder import RunFolder, experiment_from_json
 from eprop.training._learner import Learner, TrainState
 from eprop.training._loop import restore_newest
@@ -27,8 +29,12 @@ class LoadedRun:
         return self.learner.network(self.state)
 
 
-def load_run(path: Path) -> LoadedRun:
+def load_run(path: Path, task: Task | None = None) -> LoadedRun:
     """The run in a folder, with its newest weights.
+
+    Args:
+        path: the folder.
+        task: stands in for the configuration's, where that needs data which are not at hand.
 
     Raises:
         InvalidSetting: if the folder holds no run, or none that has a checkpoint yet.
@@ -37,6 +43,7 @@ def load_run(path: Path) -> LoadedRun:
     folder = RunFolder.open(path)
     config = folder.config
     experiment = experiment_from_json(config["task"], config["experiment"], folder.path)
+    experiment = experiment if task is None else dataclasses.replace(experiment, task=task)
     learner = Learner(experiment, config.get("seeds") or [experiment.run.seed])
     checkpoints = folder.checkpoints()
     try:
