@@ -1,5 +1,6 @@
 """Experiments: several runs, a table and a picture."""
 
+from eprop.experiments._compare import better as better
 from eprop.experiments._compare import comparison_table as comparison_table
 from eprop.experiments._compare import rule_folder as rule_folder
 from eprop.experiments._compare import run_comparison as run_comparison
@@ -19,6 +20,8 @@ from eprop.experiments._transcribe import Transcript as Transcript
 from eprop.experiments._transcribe import load_speech_run as load_speech_run
 from eprop.experiments._transcribe import transcribe as transcribe
 from eprop.experiments._transcribe import transcribe_test_utterance as transcribe_test_utterance
+from eprop.experiments._windows import CopyRepeatFigure as CopyRepeatFigure
+from eprop.experiments._windows import WordsFigure as WordsFigure
 
 
 def _draw_speech(folder):

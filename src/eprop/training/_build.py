@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import PRNGKeyArray
 
-from eprop.networks import Bidirectional, Network, Readout, Recurrent
+from eprop.networks import Bidirectional, Embedding, Network, Readout, Recurrent
 from eprop.neurons import ALIF, GRU, LIF, LSTM, SURROGATES, Filtered, Neuron, Rate
 from eprop.settings import NetworkSettings, OptimiserSettings
 
@@ -67,7 +67,10 @@ def build_network(settings: NetworkSettings, n_in: int, n_out: int, key: PRNGKey
             dtype=dtype,
         )
 
-    layers, size, read = [], n_in, 0
+    embedding = None
+    if s.embedding is not None:
+        embedding = Embedding(n_in, s.embedding, key=jax.random.fold_in(key, n_in), dtype=dtype)
+    layers, size, read = [], n_in if s.embedding is None else s.embedding, 0
     for key_layer in keys:
         if s.bidirectional:
             ahead, behind = jax.random.split(key_layer)
@@ -84,7 +87,7 @@ def build_network(settings: NetworkSettings, n_in: int, n_out: int, key: PRNGKey
         weight_scale=s.readout_scale,
         dtype=dtype,
     )
-    return Network(tuple(layers), readout, s.read_all)
+    return Network(tuple(layers), readout, s.read_all, embedding)
 
 
 def build_optimiser(settings: OptimiserSettings, iterations: int = 1) -> optax.GradientTransformation:

@@ -14,7 +14,7 @@ from eprop.errors import require
 from eprop.learning_signals import firing_rate_loss
 from eprop.networks import Network, NetworkOutput, hold, kolen_pollack_decay, trainable
 from eprop.online import OnlineLearner
-from eprop.rules import Rule
+from eprop.rules import Rule, WindowedRule
 from eprop.settings import Experiment
 from eprop.tasks import Batch, Task
 from eprop.training._build import build_network, build_neuron, build_optimiser
@@ -43,19 +43,13 @@ def stream(seed_key: PRNGKeyArray, which: int, iteration: int | Array = 0) -> PR
     return jax.random.fold_in(jax.random.fold_in(seed_key, which), iteration)
 
 
-class Learner:
-    """An experiment's functions, jitted: `init`, `update`, `evaluate`. Seeds run side by side under vmap."""
+class Described:
+    """What the training loop asks of a learner beside `init`, `update` and `evaluate`."""
 
-    def __init__(self, experiment: Experiment, seeds: Sequence[int], rule: Rule | None = None) -> None:
-        self.experiment = experiment
-        self.task: Task = experiment.task
-        self.seeds = tuple(seeds)
-        self.rule = experiment.rule.make() if rule is None else rule
-        self.optimiser = build_optimiser(experiment.optimiser, experiment.run.iterations)
-        self.keys = jax.vmap(jax.random.key)(jnp.array(self.seeds))
-        self.update = jax.jit(self._update, donate_argnums=0)
-        self.evaluate = jax.jit(self._evaluate, static_argnames="test")
-        self.spiking = build_neuron(experiment.network).spiking
+    experiment: Any
+    task: Any
+    rule: Any
+    data: Any
 
     @property
     def label(self) -> str:
@@ -73,6 +67,38 @@ class Learner:
         """What may help where the loss stops being finite."""
         return f"a learning_rate below {self.experiment.optimiser.learning_rate}, or a clip,"
 
+    def facts(self) -> dict[str, Any] | None:
+        """What the run folder keeps about the data."""
+        return self.task.facts()
+
+    def part(self, iteration: int) -> Any:
+        """The data that an iteration's batch is drawn from."""
+        return self.task.part(self.data, iteration)
+
+    def details(self, state: Any) -> dict[str, Any]:
+        """Named numbers beside loss and metric, a list over seeds each."""
+        return {}
+
+
+class Learner(Described):
+    """An experiment's functions, jitted: `init`, `update`, `evaluate`. Seeds run side by side under vmap."""
+
+    def __init__(self, experiment: Experiment, seeds: Sequence[int], rule: Rule | None = None) -> None:
+        self.experiment = experiment
+        self.task: Task = experiment.task
+        self.seeds = tuple(seeds)
+        self.rule = experiment.rule.make() if rule is None else rule
+        require(
+            not isinstance(self.rule, WindowedRule),
+            f"rule = {self.rule.label!r}: is trained window by window, on copy-repeat and words; this task takes "
+            "whole sequences: use bptt, truncated_bptt, rtrl or eprop1",
+        )
+        self.optimiser = build_optimiser(experiment.optimiser, experiment.run.iterations)
+        self.keys = jax.vmap(jax.random.key)(jnp.array(self.seeds))
+        self.update = jax.jit(self._update, donate_argnums=0)
+        self.evaluate = jax.jit(self._evaluate, static_argnames="test")
+        self.spiking = build_neuron(experiment.network).spiking
+
     @cached_property
     def static(self) -> PyTree:
         """The network without its arrays."""
@@ -85,14 +111,6 @@ class Learner:
         if self.task.shared_data:
             return self.task.prepare(jax.random.key(0))
         return jax.vmap(lambda key: self.task.prepare(stream(key, DATA)))(self.keys)
-
-    def facts(self) -> dict[str, Any] | None:
-        """What the run folder keeps about the data."""
-        return self.task.facts()
-
-    def part(self, iteration: int) -> Any:
-        """The data that an iteration's batch is drawn from."""
-        return self.task.part(self.data, iteration)
 
     @property
     def data_axis(self) -> int | None:

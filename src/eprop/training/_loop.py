@@ -13,9 +13,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from eprop.errors import RunFailed
+from eprop.settings import Experiment
+from eprop.tasks import StreamTask
 from eprop.training._folder import RunFolder, versions
 from eprop.training._learner import Learner
 from eprop.training._progress import ProgressBar
+from eprop.training._windowed import WindowedLearner
 
 CHECKPOINT_SECONDS = 15.0
 """At least so long between two checkpoints, but for the last."""
@@ -26,6 +29,16 @@ Observer = Callable[[Any, Any, int], dict[str, Any]]
 
 class Interrupted(Exception):
     """The user stopped the run; everything computed is in its folder."""
+
+
+AnyLearner = Any
+"""What the loop drives: `init`, `update`, `evaluate` and the rest of what `Learner` shows."""
+
+
+def make_learner(experiment: Experiment, seeds: Sequence[int]) -> AnyLearner:
+    """The learner that the task needs: of whole sequences, or of a stream's windows."""
+    kind = WindowedLearner if isinstance(experiment.task, StreamTask) else Learner
+    return kind(experiment, seeds)
 
 
 def train(
@@ -71,19 +84,20 @@ class _Loop:
     def __init__(self, experiment, folder, task, seeds, tensorboard, observe, learner) -> None:
         self.folder, self.task, self.observe = folder, task, observe
         self.single = seeds is None
-        self.learner = learner or Learner(experiment, [experiment.run.seed] if seeds is None else seeds)
+        self.learner = learner or make_learner(experiment, [experiment.run.seed] if seeds is None else seeds)
         self.settings = experiment.run
         self.checkpoints = folder.checkpoints()
         self.writer = _tensorboard(folder) if tensorboard else None
+        folder.keep_facts(self.learner.facts())
         self.state, self.iteration = self.learner.init(), 0
         newest = restore_newest(self.checkpoints, self.state)
         if newest is not None:
             self.state, self.iteration = newest
         folder.forget_after(self.iteration)
-        folder.keep_facts(self.learner.facts())
         lines = folder.metrics()
         self.wall_before = lines[-1]["wall_s"] if lines else 0.0
         self.last_metric = np.asarray(lines[-1]["metric"]) if lines else None
+        self.details = self.learner.details(self.state)
         self.started = self.saved = time.monotonic()
 
     def close(self) -> None:
@@ -105,7 +119,8 @@ class _Loop:
                     start = time.monotonic()  # without compilation
                 done = max(self.iteration - first - 1, 1)
                 metric = None if self.last_metric is None else float(np.mean(self.last_metric))
-                bar.update(self.iteration, float(np.nanmean(loss)), metric, done / (time.monotonic() - start + 1e-9))
+                speed = done / (time.monotonic() - start + 1e-9)
+                bar.update(self.iteration, float(np.nanmean(loss)), metric, speed, self._status())
                 if self.iteration % self.settings.evaluate_every == 0 or self.iteration == total:
                     self._evaluate(loss)
                 if stop.requested:
@@ -134,12 +149,14 @@ class _Loop:
     def _evaluate(self, loss: np.ndarray) -> None:
         measured = self.learner.evaluate(self.state, self.learner.data, jnp.asarray(self.iteration))
         self.last_metric = np.asarray(measured.metric)
+        self.details = self.learner.details(self.state)
         line = {
             "iteration": self.iteration,
             "loss": self._number(loss),
             **{name: self._number(values) for name, values in measured._asdict().items()},
             "wall_s": round(self.wall, 3),
         }
+        line |= {name: self._chosen(values) for name, values in self.details.items()}
         if self.observe is not None:
             line |= self.observe(self.learner, self.state, self.iteration)
         self.folder.add_metrics(line)
@@ -152,9 +169,17 @@ class _Loop:
         if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
             self._save()
 
+    def _chosen(self, values: list) -> Any:
+        return values[0] if self.single else values
+
+    def _status(self) -> str:
+        """Where a stream's training stands, the mean over seeds."""
+        if not self.details:
+            return ""
+        return self.learner.task.status({name: float(np.mean(values)) for name, values in self.details.items()})
+
     def _number(self, values: Any) -> float | list[float]:
-        numbers = [float(v) for v in np.asarray(values)]
-        return numbers[0] if self.single else numbers
+        return self._chosen([float(v) for v in np.asarray(values)])
 
     def _iterations(self, lines: list[dict[str, Any]]) -> int | list[int]:
         """Updates each seed got: up to the evaluation at which it passed `stop_below`, if it did."""

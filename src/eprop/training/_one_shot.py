@@ -171,6 +171,10 @@ class OneShotLearner:
         """Tasks are drawn: there are no data to keep facts about."""
         return None
 
+    def details(self, state: OneShotState) -> dict[str, Any]:
+        """Nothing beside what is evaluated."""
+        return {}
+
     def part(self, iteration: int) -> None:
         """Tasks are drawn from keys alone."""
         return None
