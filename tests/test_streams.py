@@ -293,8 +293,7 @@ def test_words_are_learnt_and_another_text_is_refused(tmp_path):
     lines = folder.metrics()
     assert summary["metric"] == "perplexity" and summary["value"] < lines[0]["metric"] < 0.8 * task.n_out
     assert json.loads((tmp_path / "run" / "data.json").read_text())["vocabulary"] == task.n_in
-    summary_words = task.n_in
     text_file(tmp_path, TEXT + "A zebra, though, was quite another matter.\n" * 5)
     load_corpus.cache_clear()
-    with pytest.raises(InvalidSetting, match=f"began with another text \\(vocabulary of {summary_words} words"):
+    with pytest.raises(InvalidSetting, match="its data have changed since the run began"):
         load_run(tmp_path / "run")

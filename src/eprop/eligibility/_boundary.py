@@ -5,13 +5,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from eprop.eligibility._carry import (
-    FUSED_STEPS,
-    TraceStructure,
-    contract_traces,
-    settle_traces,
-    trace_structure,
-)
+from eprop.eligibility._late import FUSED_STEPS, contract_traces, settle_traces
+from eprop.eligibility._structure import TraceStructure, trace_structure
 from eprop.eligibility._trajectory import (
     Carry,
     LateTraces,
@@ -59,7 +54,7 @@ def unroll_with_boundary(
     """
     constants, rest = split_constants(neuron)
     floating, integer = eqx.partition(carry.state, eqx.is_inexact_array)
-    structure = None if carry.traces is None else trace_structure(neuron, carry.state)
+    structure = None if carry.traces is None else trace_structure(neuron)
     window = _window(rest, integer, structure)
     outputs, state, z, others, traces = window(constants, synapses, inputs, floating, carry.z, carry.traces)
     return outputs, Carry(eqx.combine(state, others), z, jax.lax.stop_gradient(traces))

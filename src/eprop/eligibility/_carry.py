@@ -1,159 +1,174 @@
-"""Carried traces for small windows: what never leaves zero is not kept, and one pass advances the rest.
+"""What a window hands to the next: eligibility vectors, as few and as small as the model allows.
 
-In a window of a few steps reading and writing `eps` (`[batch, presynaptic, current, neuron]`) is what costs:
+    eps_K = Phi eps_0 + sum_t gamma_t x_t^T
 
-    eps_K = Phi eps_0 + sum_t gamma_t x_t^T              one fused sum, each array read and written once
-    dW   += sum_b lambda_0 . eps_0                       a loop that accumulates over samples
-
-Which eligibility vectors can differ from zero at all is read off the derivative of `step`: a gate that
-acts on the output alone (the LSTM's `o`) leaves no trace in the state, and none is kept.
+Only the currents that reach a component have a vector, and a component that decays by itself, at one rate
+for all neurons, has one number a presynaptic neuron (see `trace_structure`).
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Literal
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Float, PyTree
 
-from eprop.eligibility._trajectory import (
-    Carry,
-    LateTraces,
-    Synapses,
-    Traces,
-    split_constants,
-    spread,
-)
+from eprop.eligibility._adjoint import Linearised, adjoint
+from eprop.eligibility._structure import TraceStructure, shared_recursion, trace_structure
+from eprop.eligibility._trajectory import Traces, split_constants, spread
 from eprop.neurons import Neuron, traced
 from eprop.neurons._base import State
 
-FUSED_STEPS = 8
-"""Up to so many steps the new outer products are summed as they stand; above, a matrix product a sample is faster."""
+FUSED = 10
+"""Up to so many steps, a window's outer products are summed in one pass over the eligibility vectors."""
 
 
-class TraceStructure(NamedTuple):
-    """What can differ from zero, whatever the values: an entry for each traced state component."""
-
-    currents: tuple[tuple[int, ...], ...]  # currents whose eligibility vectors are kept
-    components: tuple[tuple[int, ...], ...]  # components that it depends on, a window earlier
-
-
-def trace_structure(neuron: Neuron, state: State) -> TraceStructure:
-    """Which currents reach which components of the state, through any number of steps."""
-    floating, integer = eqx.partition(state, eqx.is_inexact_array)
-    leaves = jax.tree.leaves(floating)
-    currents = (jnp.zeros_like(leaves[0]),) * neuron.num_currents
-
-    def tangent(primals, tangents):
-        def new_state(floating, currents):
-            return traced(neuron.step(eqx.combine(floating, integer), currents, jnp.zeros_like(leaves[0]))[0])
-
-        return jax.jvp(new_state, primals, tangents)[1]
-
-    arguments = (floating, currents)
-    jaxpr = jax.make_jaxpr(tangent)(arguments, arguments).jaxpr
-    d, k = len(leaves), neuron.num_currents
-    direct = _dependencies(jaxpr, jaxpr.invars[d + k :])
-    reached = [set(sources) | {a} for a, sources in enumerate(direct)]  # indices below d: components; then currents
-    for _ in range(d):
-        reached = [set().union(r, *(reached[b] for b in r if b < d)) for r in reached]
-    return TraceStructure(
-        tuple(tuple(sorted(i - d for i in r if i >= d)) for r in reached),
-        tuple(tuple(sorted(i for i in r if i < d)) for r in reached),
-    )
-
-
-def _dependencies(jaxpr, sources) -> list[set[int]]:
-    """For each output, the places in `sources` of the variables it is computed from."""
-    found = {variable: {i} for i, variable in enumerate(sources)}
-    of = lambda v: set() if isinstance(v, Literal) else found.get(v, set())  # noqa: E731
-    for equation in jaxpr.eqns:
-        union = set().union(*map(of, equation.invars))
-        found |= {variable: union for variable in equation.outvars}
-    return [of(variable) for variable in jaxpr.outvars]
-
-
-def with_late_traces(neuron: Neuron, synapses: Synapses, carry: Carry, window: int) -> Carry:
-    """The carry with zero eligibility vectors, so that `unroll_with_boundary` carries them over windows.
-
-    Args:
-        window: steps a window, so that a first carry has the shapes of all others.
-    """
-    n_pre = synapses.w_in.shape[0] + synapses.w_rec.shape[0] + 1
-    components = jax.tree.leaves(traced(carry.state))
+def zero_traces(neuron: Neuron, state: State, n_pre: int) -> Traces:
+    """Eligibility vectors before the first step: all zero."""
+    components = jax.tree.leaves(traced(state))
     constants, _ = split_constants(neuron)
-    nothing = jax.tree.map(jnp.zeros_like, spread(constants, components[0]))
-    vectors, adjoints = [], []
-    for c, kept in zip(components, trace_structure(neuron, carry.state).currents, strict=True):
-        batch, n = c.shape
-        vectors.append(jnp.zeros((batch, n_pre, len(kept), n), c.dtype))
-        phi = tuple(map(jnp.zeros_like, components))
-        adjoints.append((nothing, phi, jnp.zeros((window, batch, len(kept), n), c.dtype)))
-    presynaptic = jnp.zeros((window, components[0].shape[0], n_pre), components[0].dtype)
-    return carry._replace(
-        traces=LateTraces(Traces(tuple(vectors), (nothing,) * len(components)), tuple(adjoints), presynaptic)
+    structure = trace_structure(neuron)
+
+    def vector(component: Array, currents: tuple[int, ...], shared: bool) -> Array:
+        batch, n = component.shape
+        shape = (batch, n_pre, len(currents)) if shared else (batch, n_pre, len(currents), n)
+        return jnp.zeros(shape, component.dtype)
+
+    return Traces(
+        tuple(map(vector, components, structure.currents, structure.shared)),
+        tuple(jax.tree.map(jnp.zeros_like, spread(constants, c)) for c in components),
     )
 
 
-def reset_carry(carry: Carry, fresh: Carry, ended: Bool[Array, "batch"]) -> Carry:  # noqa: F821
-    """`fresh` for the samples whose sequence has ended; their eligibility vectors start again from zero."""
-    select = lambda new, old: jnp.where(ended[:, None], new, old)  # noqa: E731
-    state, z = jax.tree.map(select, fresh.state, carry.state), select(fresh.z, carry.z)
-    if not isinstance(carry.traces, LateTraces):
-        return Carry(state, z)
-    goes_on = ~ended[:, None]
-    adjoints = tuple(
-        (
-            *jax.tree.map(lambda c: jnp.where(goes_on, c, 0.0), (constant, phi)),
-            jnp.where(goes_on[None, :, None], gamma, 0.0),
-        )
-        for constant, phi, gamma in carry.traces.adjoints
-    )
-    return Carry(state, z, carry.traces._replace(adjoints=adjoints))
-
-
-def settle_traces(structure: TraceStructure, late: LateTraces) -> Traces:
-    """The eligibility vectors at the end of the last window: `Phi eps_0 + sum_t gamma_t x_t^T`."""
-    synapses, constants = [], []
-    for a, (constant, phi, gamma) in enumerate(late.adjoints):
-        vector = _outer_products(late.presynaptic, gamma)
-        for b in structure.components[a]:
-            old = _place(late.vectors.synapses[b], structure.currents[b], structure.currents[a])
-            vector = vector + phi[b][:, None, None, :] * old
-            constant = jax.tree.map(lambda c, e, p=phi[b]: c + p * e, constant, late.vectors.constants[b])
-        synapses.append(vector)
-        constants.append(constant)
-    return Traces(tuple(synapses), tuple(constants))
-
-
-def _outer_products(x: Float[Array, "time batch pre"], gamma: Float[Array, "time batch current neuron"]) -> Array:
-    """`sum_t gamma_t x_t^T` of each sample."""
-    if x.shape[0] > FUSED_STEPS:
-        return jnp.einsum("tbi,tbkn->bikn", x, gamma)
-    return sum(x[t][:, :, None, None] * gamma[t][:, None] for t in range(x.shape[0]))  # pyright: ignore[reportReturnType]
-
-
-def _place(vector: Float[Array, "batch pre kept neuron"], kept: tuple[int, ...], wanted: tuple[int, ...]) -> Array:
-    """Eligibility vectors of the currents `kept` in their places among `wanted`, zero elsewhere."""
-    if kept == wanted:
-        return vector
-    nothing = jnp.zeros_like(vector[:, :, 0])
-    return jnp.stack([vector[:, :, kept.index(q)] if q in kept else nothing for q in wanted], axis=2)
+def dense_traces(neuron: Neuron, traces: Traces, n: int) -> tuple[Float[Array, "batch pre current neuron"], ...]:
+    """Eligibility vectors written out for every synapse and current: for looking at, and for tests."""
+    structure, dense = trace_structure(neuron), []
+    for vector, currents, shared in zip(traces.synapses, structure.currents, structure.shared, strict=True):
+        full = jnp.broadcast_to(vector[..., None], (*vector.shape, n)) if shared else vector
+        nothing = jnp.zeros((*vector.shape[:2], neuron.num_currents, n), vector.dtype)
+        dense.append(nothing.at[:, :, jnp.array(currents, int)].set(full) if currents else nothing)
+    return tuple(dense)
 
 
 def contract_traces(
-    structure: TraceStructure,
-    adjoint: State,
-    gradient: Float[Array, "pre current neuron"],
-    constants: PyTree,
-    traces: Traces,
+    neuron: Neuron, before: State, traces: Traces, constants: PyTree
 ) -> tuple[Float[Array, "pre current neuron"], PyTree]:
-    """`gradient + sum_b lambda_0 . eps_0`, for synapses and constants (`[batch, neuron]`, not yet summed)."""
-    for a, lambda_a in enumerate(jax.tree.leaves(adjoint)):
-        vector = traces.synapses[a]
-        add = lambda b, total, p=lambda_a, e=vector: total + p[b] * e[b]  # noqa: E731
-        total = jax.lax.fori_loop(0, vector.shape[0], add, jnp.zeros_like(vector[0]))
-        gradient = gradient.at[:, jnp.array(structure.currents[a], int)].add(total)
-        constants = jax.tree.map(lambda c, e, p=lambda_a: c + p * e, constants, traces.constants[a])
-    return gradient, constants
+    """`lambda_0 . eps_0`, summed over the batch: what learning signals of this window owe to earlier ones.
+
+    Args:
+        before: `lambda_0`, the adjoint of the state at the window's start.
+        constants: this window's gradient of the spread constants, to add theirs to.
+    """
+    structure = trace_structure(neuron)
+    components = jax.tree.leaves(before)
+    n_pre, n = traces.synapses[0].shape[1], components[0].shape[-1]
+    total = [jnp.zeros((n_pre, n), components[0].dtype) for _ in range(neuron.num_currents)]
+    for a, (adjoint_a, vector) in enumerate(zip(components, traces.synapses, strict=True)):
+        if structure.shared[a]:
+            found = [vector[:, :, q].T @ adjoint_a for q in range(len(structure.currents[a]))]
+        else:
+            found = list(jnp.moveaxis(_sum_over_samples(adjoint_a, vector), 1, 0))
+        for q, product in zip(structure.currents[a], found, strict=True):
+            total[q] = total[q] + product
+        constants = jax.tree.map(lambda c, e, factor=adjoint_a: c + factor * e, constants, traces.constants[a])
+    return jnp.stack(total, axis=1), constants
+
+
+def _sum_over_samples(factor: Float[Array, "batch neuron"], vector: Float[Array, "batch pre current neuron"]) -> Array:
+    """`sum_b factor_bj vector_bi^q_j`, reading the vectors once."""
+
+    def add(b, total):
+        return total + factor[b][None, None] * jax.lax.dynamic_index_in_dim(vector, b, 0, False)
+
+    return jax.lax.fori_loop(0, vector.shape[0], add, jnp.zeros(vector.shape[1:], vector.dtype))
+
+
+def advance_traces(
+    neuron: Neuron, run: Linearised, presynaptic: Float[Array, "time batch pre"], traces: Traces
+) -> Traces:
+    """The eligibility vectors at the window's end, from those at its start."""
+    structure = trace_structure(neuron)
+    components, treedef = jax.tree.flatten(traced(run.last))
+    silent = jax.tree.map(lambda _: None, run.outputs)
+    synapses, constants = [], []
+    for a in range(len(components)):
+        unit = treedef.unflatten([jnp.full_like(c, float(i == a)) for i, c in enumerate(components)])
+        constant, phi, gamma = adjoint(run.pullbacks, silent, unit)
+        phi = jax.tree.leaves(phi)
+        for phi_b, old in zip(phi, traces.constants, strict=True):
+            constant = jax.tree.map(lambda c, e, p=phi_b: c + p * e, constant, old)
+        constants.append(constant)
+        if structure.shared[a]:
+            decay, gains = shared_recursion(neuron, a, components[a].dtype)
+            gains = gains[jnp.array(structure.currents[a], int)]
+            synapses.append(_advance_shared(decay, gains, presynaptic, traces.synapses[a]))
+        else:
+            synapses.append(_advance_component(a, structure, phi, gamma, presynaptic, traces.synapses))
+    return Traces(tuple(synapses), tuple(constants))
+
+
+def _advance_shared(
+    decay: Float[Array, ""],
+    gains: Float[Array, "current"],  # noqa: F821
+    presynaptic: Float[Array, "time batch pre"],
+    vector: Float[Array, "batch pre current"],
+) -> Float[Array, "batch pre current"]:
+    """`decay^K vector + gain sum_t decay^(K-1-t) x_t`."""
+    time = presynaptic.shape[0]
+    weights = decay ** jnp.arange(time - 1, -1, -1, dtype=decay.dtype)
+    filtered = jnp.tensordot(weights, presynaptic, axes=1)
+    return decay**time * vector + filtered[..., None] * gains
+
+
+def _advance_component(
+    a: int,
+    structure: TraceStructure,
+    phi: Sequence[Float[Array, "batch neuron"]],
+    gamma: Float[Array, "time batch current neuron"],
+    presynaptic: Float[Array, "time batch pre"],
+    vectors: Sequence[Array],
+) -> Float[Array, "batch pre reached neuron"]:
+    """`sum_b Phi_ab eps_b + sum_t gamma_t x_t^T` of one component `a`.
+
+    A shared vector takes part as one more step's presynaptic activity, with `Phi` for its `gamma`.
+    """
+    currents = structure.currents[a]
+    steps, weights = [presynaptic], [gamma[:, :, jnp.array(currents, int)]]
+    terms, narrower = [(phi[a], vectors[a])], []  # vectors of all currents of `a`, and of fewer
+    for b in structure.reads[a]:
+        if structure.shared[b]:
+            for place, q in enumerate(structure.currents[b]):
+                steps.append(vectors[b][None, :, :, place])
+                weights.append(jnp.zeros_like(weights[0][:1]).at[:, :, currents.index(q)].set(phi[b]))
+        elif b != a and structure.currents[b] == currents:
+            terms.append((phi[b], vectors[b]))
+        elif b != a:
+            narrower.append((phi[b], vectors[b], [currents.index(q) for q in structure.currents[b]]))
+    new = _decay_and_add(terms, jnp.concatenate(steps), jnp.concatenate(weights))
+    for phi_b, vector, places in narrower:
+        new = new.at[:, :, jnp.array(places)].add(phi_b[:, None, None, :] * vector)
+    return new
+
+
+def _decay_and_add(
+    terms: Sequence[tuple[Float[Array, "batch neuron"], Float[Array, "batch pre current neuron"]]],
+    x: Float[Array, "time batch pre"],
+    gamma: Float[Array, "time batch current neuron"],
+) -> Float[Array, "batch pre current neuron"]:
+    """`sum Phi eps + sum_t x_t gamma_t`, written over the first `eps`: every vector is read once."""
+    batch, n_pre, k, n = terms[0][1].shape
+    if x.shape[0] <= FUSED:
+        new = jnp.zeros_like(terms[0][1])
+        for phi, vector in terms:
+            new = new + phi[:, None, None, :] * vector
+        for x_t, gamma_t in zip(x, gamma, strict=True):
+            new = new + x_t[:, :, None, None] * gamma_t[:, None]
+        return new
+
+    def sample(b, vectors):
+        at = lambda y, axis=0: jax.lax.dynamic_index_in_dim(y, b, axis, False)  # noqa: E731
+        new = (at(x, 1).T @ at(gamma, 1).reshape(-1, k * n)).reshape(n_pre, k, n)
+        for phi, vector in [(terms[0][0], vectors), *terms[1:]]:
+            new = new + at(phi)[None, None] * at(vector)
+        return jax.lax.dynamic_update_index_in_dim(vectors, new, b, 0)
+
+    return jax.lax.fori_loop(0, batch, sample, terms[0][1])

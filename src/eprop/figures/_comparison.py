@@ -18,10 +18,10 @@ def comparison_figure(folder: RunFolder, comparison: dict[str, Any]) -> Figure:
     """Metric over iterations and at the end, a colour a rule; for regression also output against target."""
     rows, rules = comparison["rows"], folder.config["rules"]
     runs = [rule_folder(folder, rule) for rule in rules]
-    loaded = [load_run(run.path) for run in runs]
-    task = loaded[0].experiment.task
-    samples = [] if isinstance(task, StreamTask) else [draw_sample(run) for run in loaded]
-    regression = bool(samples) and samples[0].batch.targets.ndim == 3
+    loaded = load_run(runs[0].path)
+    task = loaded.experiment.task
+    regression = not isinstance(task, StreamTask) and draw_sample(loaded).batch.targets.ndim == 3
+    samples = [draw_sample(load_run(run.path)) for run in runs] if regression else []
     figure = new_figure(11.0, 4.0 + (1.3 * len(rows) if regression else 0.0))
     top = bottom = figure
     if regression:

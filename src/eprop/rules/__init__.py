@@ -8,10 +8,13 @@ from eprop.rules._base import Rule as Rule
 from eprop.rules._bptt import BPTT as BPTT
 from eprop.rules._bptt import TruncatedBPTT as TruncatedBPTT
 from eprop.rules._eprop1 import EProp1 as EProp1
+from eprop.rules._eprop2 import inner_gradient as inner_gradient
+from eprop.rules._eprop2 import inner_update as inner_update
 from eprop.rules._eprop3 import EligibilityOnly as EligibilityOnly
 from eprop.rules._eprop3 import EProp3 as EProp3
 from eprop.rules._eprop3 import SyntheticGradients as SyntheticGradients
 from eprop.rules._eprop3 import WindowedRule as WindowedRule
+from eprop.rules._fixed import Fixed as Fixed
 from eprop.rules._rtrl import RTRL as RTRL
 
 _MAKERS: dict[str, Callable[[Feedback, int], Rule]] = {
@@ -19,6 +22,7 @@ _MAKERS: dict[str, Callable[[Feedback, int], Rule]] = {
     "truncated_bptt": lambda feedback, window: TruncatedBPTT(window),
     "rtrl": lambda feedback, window: RTRL(),
     "eprop1": lambda feedback, window: EProp1(feedback),
+    "fixed": lambda feedback, window: Fixed(),
     "synthetic_gradients": lambda feedback, window: SyntheticGradients(window),
     "eligibility_only": lambda feedback, window: EligibilityOnly(window),
     "eprop3": lambda feedback, window: EProp3(window),
@@ -43,6 +47,8 @@ def make_rule(name: str, feedback: Feedback = "symmetric", window: int = 50) -> 
     require_choice("rule", base, RULES)
     if option and base == "eprop1":
         return EProp1(option)
+    if option and base == "fixed":
+        return Fixed(option)
     if option and base in WINDOWED:
         if not option.isdigit():
             raise InvalidSetting(f"rule = {name!r}: the window after ':' must be a whole number of steps")

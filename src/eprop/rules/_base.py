@@ -1,7 +1,7 @@
 """What a rule is: how the unroll differentiates, and what the readout sends back."""
 
 import abc
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import equinox as eqx
 from jaxtyping import Array, Float
@@ -24,6 +24,11 @@ class Rule(eqx.Module):
     """Whether eligibility vectors hand the past from one window to the next."""
     synthesises: ClassVar[bool] = False
     """Whether a synthetic gradient stands for what follows a window's end."""
+
+    @property
+    def trains(self) -> Literal["all", "inputs", "readout"]:
+        """Which weights: all; all but the recurrent ones; the readout's alone."""
+        return "all"
 
     @property
     def feedback(self) -> Feedback:

@@ -57,6 +57,14 @@ class Task(abc.ABC):
         """What stays the same for a whole run (a frozen pattern, a data set), as a pytree of arrays."""
         return None
 
+    def facts(self) -> dict[str, Any] | None:
+        """What a run folder keeps about the data (`data.json`); it may not change while the run lasts."""
+        return None
+
+    def part(self, data: Any, iteration: int) -> Any:
+        """The part of `data` that an iteration's batch is drawn from; parts may differ in shape."""
+        return data
+
     @abc.abstractmethod
     def sample(self, data: Any, key: PRNGKeyArray, size: int) -> Batch:
         """A training batch of `size` samples; jittable."""
@@ -64,6 +72,10 @@ class Task(abc.ABC):
     def held_out(self, data: Any, key: PRNGKeyArray, size: int) -> list[Batch]:
         """Batches to evaluate on; a generator's are fresh samples."""
         return [self.sample(data, key, size)]
+
+    def final(self, data: Any, key: PRNGKeyArray, size: int) -> list[Batch]:
+        """Batches of the final test."""
+        return self.held_out(data, key, size)
 
     @abc.abstractmethod
     def loss(self, y: Float[Array, "time batch output"], batch: Batch) -> Float[Array, ""]:

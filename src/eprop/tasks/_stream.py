@@ -32,10 +32,6 @@ class StreamTask(Task):
     def check_window(self, window: int, size: int) -> None:
         """Raise `InvalidSetting` where windows of so many steps, or so many samples, do not fit."""
 
-    def fingerprint(self) -> dict[str, Any]:
-        """What tells one set of data from another, beyond the settings: a run goes on only with the same."""
-        return {}
-
     @abc.abstractmethod
     def place(self) -> Any:
         """The place where training starts: a pytree of scalars."""
@@ -49,7 +45,9 @@ class StreamTask(Task):
         """The place of the next window, after outputs `y`."""
 
     @abc.abstractmethod
-    def measure(self, data: Any, key: PRNGKeyArray, place: Any, run: Run, start: Callable[[int], Any], test: bool):
+    def measure(
+        self, data: Any, key: PRNGKeyArray, place: Any, run: Run, start: Callable[[int], Any], test: bool
+    ) -> Array:
         """The metric. `start(size)` is a first carry of so many samples."""
 
     @abc.abstractmethod

@@ -93,7 +93,7 @@ class Words(StreamTask):
     def n_out(self) -> int:
         return len(self.corpus.vocabulary)
 
-    def fingerprint(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         words = json.dumps(self.corpus.vocabulary).encode()
         content = b"".join(part.tobytes() for part in self.corpus[1:])
         digest = lambda data: hashlib.sha256(data).hexdigest()[:16]  # noqa: E731

@@ -1,6 +1,7 @@
 """The training loop: updates, evaluations, checkpoints, resume."""
 
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,12 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from jaxtyping import PyTree
 
-from eprop.errors import InvalidSetting, require
+from eprop.errors import RunFailed
 from eprop.settings import Experiment
 from eprop.tasks import StreamTask
-from eprop.training._folder import RunFolder, read_json, versions, write_json
+from eprop.training._folder import RunFolder, versions
 from eprop.training._learner import Learner
 from eprop.training._progress import ProgressBar
 from eprop.training._windowed import WindowedLearner
@@ -27,7 +27,12 @@ Observer = Callable[[Any, Any, int], dict[str, Any]]
 """Called at every evaluation; what it returns is added to the line of `metrics.jsonl`."""
 
 
-AnyLearner = Learner | WindowedLearner
+class Interrupted(Exception):
+    """The user stopped the run; everything computed is in its folder."""
+
+
+AnyLearner = Any
+"""What the loop drives: `init`, `update`, `evaluate` and the rest of what `Learner` shows."""
 
 
 def make_learner(experiment: Experiment, seeds: Sequence[int]) -> AnyLearner:
@@ -36,58 +41,39 @@ def make_learner(experiment: Experiment, seeds: Sequence[int]) -> AnyLearner:
     return kind(experiment, seeds)
 
 
-def check_data(experiment: Experiment, folder: RunFolder) -> None:
-    """Note in the folder what data a stream's run began with, or hold it against that.
-
-    Raises:
-        InvalidSetting: if a text was changed under a run's feet.
-    """
-    found = experiment.task.fingerprint() if isinstance(experiment.task, StreamTask) else {}
-    path = folder.path / "data.json"
-    if found and not path.is_file():
-        write_json(path, found)
-    elif found:
-        began = read_json(path)
-        require(
-            found == began,
-            f"{folder.path}: the run began with another text (vocabulary of {began.get('vocabulary')} words, digest "
-            f"{began.get('text')}; now {found['vocabulary']}, {found['text']}): its checkpoint does not fit this one",
-        )
-
-
-class Interrupted(Exception):
-    """The user stopped the run; everything computed is in its folder."""
-
-
 def train(
-    experiment: Experiment,
+    experiment: Any,
     folder: RunFolder,
     *,
     task: str,
     seeds: Sequence[int] | None = None,
     tensorboard: bool = False,
     observe: Observer | None = None,
+    learner: Any = None,
 ) -> dict[str, Any]:
     """Train, or go on training from the folder's last checkpoint, and write the summary.
 
     Args:
-        experiment: all settings.
+        experiment: all settings: an `Experiment`, or what `learner` was made of (it has `run` and `optimiser`).
         folder: where the run lives.
         task: the task's name, for the summary.
         seeds: seeds to run side by side (numbers become lists in the results); None: the one in the settings.
         tensorboard: write scalars for TensorBoard too.
         observe: measures something at every evaluation.
+        learner: what is trained, where it is not a `Learner` of the experiment: anything with its `init`, `update`,
+            `evaluate`, `data`, `seeds`, `label`, `description`, `remedy` and `task.metric_name`; an evaluation is a
+            named tuple of arrays `[seed]`, `metric` and `activity` among them.
 
     Returns:
         The summary.
 
     Raises:
-        InvalidSetting: if the loss stops being finite for all seeds; the weights before that are kept.
+        RunFailed: if the loss stops being finite for all seeds; the weights before that are kept.
         Interrupted: after Ctrl-C or SIGTERM; a checkpoint was written.
     """
     if folder.summary is not None:
         return folder.summary
-    loop = _Loop(experiment, folder, task, seeds, tensorboard, observe)
+    loop = _Loop(experiment, folder, task, seeds, tensorboard, observe, learner)
     try:
         return loop.run()
     finally:
@@ -95,19 +81,18 @@ def train(
 
 
 class _Loop:
-    def __init__(self, experiment, folder, task, seeds, tensorboard, observe) -> None:
+    def __init__(self, experiment, folder, task, seeds, tensorboard, observe, learner) -> None:
         self.folder, self.task, self.observe = folder, task, observe
         self.single = seeds is None
-        self.learner = make_learner(experiment, [experiment.run.seed] if seeds is None else seeds)
+        self.learner = learner or make_learner(experiment, [experiment.run.seed] if seeds is None else seeds)
         self.settings = experiment.run
-        self.experiment = experiment
-        check_data(experiment, folder)
         self.checkpoints = folder.checkpoints()
         self.writer = _tensorboard(folder) if tensorboard else None
+        folder.keep_facts(self.learner.facts())
         self.state, self.iteration = self.learner.init(), 0
-        latest = self.checkpoints.latest_step()
-        if latest is not None:
-            self.state, self.iteration = self._restore(latest), latest
+        newest = restore_newest(self.checkpoints, self.state)
+        if newest is not None:
+            self.state, self.iteration = newest
         folder.forget_after(self.iteration)
         lines = folder.metrics()
         self.wall_before = lines[-1]["wall_s"] if lines else 0.0
@@ -127,8 +112,7 @@ class _Loop:
     def run(self) -> dict[str, Any]:
         first, start = self.iteration, time.monotonic()
         total, name = self.settings.iterations, self.learner.task.metric_name
-        label = self.learner.rule.label
-        with ProgressBar(label, total, first, name) as bar, _stop_signals() as stop:
+        with ProgressBar(self.learner.label, total, first, name) as bar, _stop_signals() as stop:
             while self.iteration < total and self.state.active.any():
                 loss = self._step()
                 if (self.iteration - first) == 1:
@@ -147,7 +131,8 @@ class _Loop:
 
     def _step(self) -> np.ndarray:
         """One update. A seed whose loss is not finite rests with the weights it had before."""
-        self.state, loss = self.learner.update(self.state, self.learner.data, jnp.asarray(self.iteration))
+        data = self.learner.part(self.iteration)
+        self.state, loss = self.learner.update(self.state, data, jnp.asarray(self.iteration))
         loss = np.asarray(loss)
         self.iteration += 1
         broken = ~np.isfinite(loss) & np.asarray(self.state.active)
@@ -155,21 +140,20 @@ class _Loop:
             self.state = self.state._replace(active=self.state.active & ~broken)
             if broken.all():
                 self._save()
-                raise InvalidSetting(
+                raise RunFailed(
                     f"iteration {self.iteration}: loss or gradient is not finite; the weights before it are kept in "
-                    f"{self.folder.path / 'checkpoints'}; a learning_rate below "
-                    f"{self.experiment.optimiser.learning_rate}, or a clip, may help"
+                    f"{self.folder.path / 'checkpoints'}; {self.learner.remedy} may help"
                 )
         return loss
 
     def _evaluate(self, loss: np.ndarray) -> None:
-        metric, activity = self.learner.evaluate(self.state, self.learner.data, jnp.asarray(self.iteration))
-        self.last_metric, self.details = np.asarray(metric), self.learner.details(self.state)
+        measured = self.learner.evaluate(self.state, self.learner.data, jnp.asarray(self.iteration))
+        self.last_metric = np.asarray(measured.metric)
+        self.details = self.learner.details(self.state)
         line = {
             "iteration": self.iteration,
             "loss": self._number(loss),
-            "metric": self._number(metric),
-            "activity": self._number(activity),
+            **{name: self._number(values) for name, values in measured._asdict().items()},
             "wall_s": round(self.wall, 3),
         }
         line |= {name: self._chosen(values) for name, values in self.details.items()}
@@ -180,7 +164,7 @@ class _Loop:
             for name in ("loss", "metric", "activity"):
                 self.writer.add_scalar(name, float(np.mean(np.asarray(line[name], float))), self.iteration)
         if self.settings.stop_below is not None:
-            reached = jnp.asarray(metric) < self.settings.stop_below
+            reached = jnp.asarray(measured.metric) < self.settings.stop_below
             self.state = self.state._replace(active=self.state.active & ~reached)
         if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
             self._save()
@@ -211,22 +195,16 @@ class _Loop:
             self.checkpoints.save(self.iteration, args=ocp.args.StandardSave(_plain(self.state)))
         self.saved = time.monotonic()
 
-    def _restore(self, iteration: int) -> PyTree:
-        return restore_state(self.checkpoints, iteration, self.state)
-
     def _finish(self) -> dict[str, Any]:
-        value, _ = self.learner.evaluate(self.state, self.learner.data, jnp.asarray(0), test=True)
-        rule = self.learner.rule
+        measured = self.learner.evaluate(self.state, self.learner.data, jnp.asarray(0), test=True)
         lines = self.folder.metrics()
         summary = {
             "task": self.task,
-            "rule": rule.name,
-            "feedback": rule.feedback if rule.name == "eprop1" else None,
-            "neuron": self.experiment.network.neuron,
+            **self.learner.description,
             "seed": self.learner.seeds[0] if self.single else list(self.learner.seeds),
             "iterations": self._iterations(lines),
             "metric": self.learner.task.metric_name,
-            "value": self._number(value),
+            "value": self._number(measured.metric),
             "wall_s": round(max(self.wall, lines[-1]["wall_s"] if lines else 0.0), 3),
             "versions": versions(),
         }
@@ -234,26 +212,48 @@ class _Loop:
         return summary
 
 
-def _plain(state: PyTree) -> dict[str, Any]:
+def _plain(state: Any) -> dict[str, Any]:
     """The state as orbax stores it: a flat dictionary of arrays."""
     return {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(state))}
 
 
-def restore_state(checkpoints: ocp.CheckpointManager, iteration: int, like: PyTree) -> PyTree:
-    """The training state of a checkpoint, in the shape of `like`.
+def restore_newest(checkpoints: ocp.CheckpointManager, like: Any) -> tuple[Any, int] | None:
+    """The training state of the newest checkpoint that can be read, and its iteration; None if there is none yet.
+
+    A damaged checkpoint is removed, with a word on stderr, once an older one was found good.
 
     Raises:
-        InvalidSetting: if the checkpoint is of another network, or unreadable.
+        RunFailed: if no checkpoint can be read, or they are of another network than `like`.
     """
+    damaged = []
+    for iteration in sorted(checkpoints.all_steps(), reverse=True):
+        state = _read(checkpoints, iteration, like)
+        if state is None:
+            damaged.append(iteration)
+            continue
+        for bad in damaged:
+            said = f"eprop: {checkpoints.directory}: checkpoint {bad} is damaged; going on from the one before"
+            print(f"{said}, iteration {iteration}", file=sys.stderr)
+            checkpoints.delete(bad)
+        return state, iteration
+    if damaged:
+        raise RunFailed(
+            f"{checkpoints.directory}: no checkpoint ({', '.join(map(str, damaged))}) can be read: damaged, or of "
+            "another network than the configuration's"
+        )
+    return None
+
+
+def _read(checkpoints: ocp.CheckpointManager, iteration: int, like: Any) -> Any:
+    """The state of one checkpoint, in the shape of `like`; None where it is damaged or of another shape."""
     expected = _plain(like)
     try:
         found = {name: tuple(array.shape) for name, array in checkpoints.item_metadata(iteration).items()}
-        matches = found == {name: array.shape for name, array in expected.items()}
-    except (ValueError, KeyError, OSError, AttributeError):
-        matches = False  # unreadable
-    directory = checkpoints.directory
-    require(matches, f"{directory}: checkpoint {iteration} is damaged, or of another network than the configuration's")
-    restored = checkpoints.restore(iteration, args=ocp.args.StandardRestore(expected))
+        if found != {name: array.shape for name, array in expected.items()}:
+            return None
+        restored = checkpoints.restore(iteration, args=ocp.args.StandardRestore(expected))
+    except (ValueError, KeyError, OSError, AttributeError, TypeError):
+        return None
     return jax.tree.structure(like).unflatten([restored[name] for name in expected])
 
 

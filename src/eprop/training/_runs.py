@@ -1,14 +1,16 @@
 """Trained runs, read back from their folders."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eprop.errors import require
+from eprop.errors import InvalidSetting
 from eprop.networks import Network
 from eprop.settings import Experiment
+from eprop.tasks import Task
 from eprop.training._folder import RunFolder, experiment_from_json
-from eprop.training._loop import AnyLearner, check_data, make_learner, restore_state
+from eprop.training._loop import AnyLearner, make_learner, restore_newest
 
 
 @dataclass(frozen=True)
@@ -27,22 +29,29 @@ class LoadedRun:
         return self.learner.network(self.state)
 
 
-def load_run(path: Path) -> LoadedRun:
+def load_run(path: Path, task: Task | None = None) -> LoadedRun:
     """The run in a folder, with its newest weights.
+
+    Args:
+        path: the folder.
+        task: stands in for the configuration's, where that needs data which are not at hand.
 
     Raises:
         InvalidSetting: if the folder holds no run, or none that has a checkpoint yet.
+        RunFailed: if no checkpoint can be read.
     """
     folder = RunFolder.open(path)
     config = folder.config
     experiment = experiment_from_json(config["task"], config["experiment"], folder.path)
+    experiment = experiment if task is None else dataclasses.replace(experiment, task=task)
     learner = make_learner(experiment, config.get("seeds") or [experiment.run.seed])
-    check_data(experiment, folder)
+    if task is None:
+        folder.keep_facts(learner.facts())
     checkpoints = folder.checkpoints()
     try:
-        iteration = checkpoints.latest_step()
-        require(iteration is not None, f"{path}: has no checkpoint yet")
-        assert iteration is not None
-        return LoadedRun(folder, experiment, learner, restore_state(checkpoints, iteration, learner.init()), iteration)
+        newest = restore_newest(checkpoints, learner.init())
     finally:
         checkpoints.close()
+    if newest is None:
+        raise InvalidSetting(f"{path}: has no checkpoint yet")
+    return LoadedRun(folder, experiment, learner, *newest)

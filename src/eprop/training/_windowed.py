@@ -13,13 +13,13 @@ from jaxtyping import Array, Bool, Float, PyTree
 from eprop.eligibility import Carry, reset_carry, with_late_traces
 from eprop.errors import require
 from eprop.learning_signals import SyntheticGradient, boundary_loss, firing_rate_loss, prediction_error
-from eprop.networks import Network, trainable
+from eprop.networks import Network, Recurrent, trainable
 from eprop.neurons import traced
 from eprop.rules import WINDOWED, Rule, TruncatedBPTT, WindowedRule
 from eprop.settings import Experiment
 from eprop.tasks import StreamTask, Window
 from eprop.training._build import build_network, build_neuron, build_optimiser
-from eprop.training._learner import DATA, TEST, TRAINING, WEIGHTS, stream
+from eprop.training._learner import DATA, TEST, TRAINING, WEIGHTS, Described, Evaluation, stream
 
 SYNTHESISER = 17
 """A stream of random numbers apart from those of other learners."""
@@ -39,7 +39,7 @@ class WindowedState(NamedTuple):
     synthesiser_optimiser: PyTree | None
 
 
-class WindowedLearner:
+class WindowedLearner(Described):
     """An experiment on a stream, jitted: `init`, `update` (one window), `evaluate`. Seeds run side by side.
 
         E_window = E(y) + <SG(s_K, z_K), (s_K, z_K)>, the second term 0 where the sequence has ended
@@ -93,7 +93,7 @@ class WindowedLearner:
         if not self.rule.synthesises:
             return None
         settings, modules = self.experiment.network, []
-        for i, layer in enumerate(network.layers):
+        for i, layer in enumerate(_layers(network)):
             components = len(jax.tree.leaves(traced(layer.start(1).state)))
             modules.append(
                 SyntheticGradient(
@@ -116,7 +116,7 @@ class WindowedLearner:
         if not self.rule.carries_traces:
             return carries
         window = self.rule.window
-        pairs = zip(network.layers, carries, strict=True)
+        pairs = zip(_layers(network), carries, strict=True)
         return tuple(with_late_traces(layer.neuron, layer.synapses(), carry, window) for layer, carry in pairs)
 
     def init(self) -> WindowedState:
@@ -228,16 +228,14 @@ class WindowedLearner:
             synthesiser=eqx.apply_updates(state.synthesiser, updates), synthesiser_optimiser=optimiser
         )
 
-    def _evaluate(
-        self, state: WindowedState, data: Any, iteration: Array, test: bool = False
-    ) -> tuple[Float[Array, "seed"], Float[Array, "seed"]]:  # noqa: F821
+    def _evaluate(self, state: WindowedState, data: Any, iteration: Array, test: bool = False) -> Evaluation:
         """The task's metric, and mean output (rate, spikes a step) in the last window."""
 
         def one(state: WindowedState, key):
             network = eqx.combine(state.arrays, self.static)
             run = partial(self._run, network)
             metric = self.task.measure(data, stream(key, TEST), state.place, run, network.start, test)
-            return metric, state.activity
+            return Evaluation(metric, state.activity)
 
         return jax.vmap(one)(state, self.keys)
 
@@ -253,3 +251,8 @@ class WindowedLearner:
     def details(self, state: WindowedState) -> dict[str, Any]:
         """Where training stands, by name, a list over seeds: for the line of metrics and the progress bar."""
         return {name: jax.device_get(value).tolist() for name, value in self.task.details(state.place).items()}
+
+
+def _layers(network: Network) -> tuple[Recurrent, ...]:
+    """The layers, none of them bidirectional: that was refused."""
+    return network.layers  # pyright: ignore[reportReturnType]
