@@ -249,7 +249,7 @@ def test_once_a_sequence_is_one_step_with_the_sum_of_its_windows():
         moved = float(jnp.abs(state.arrays.layers[0].w_in - first.layers[0].w_in).max())
         assert (moved > 0) == (t == 3)
     step = (first.layers[0].w_in - np.asarray(state.arrays.layers[0].w_in))[0] / 0.1
-    assert np.allclose(step, total.layers[0].w_in, rtol=1e-4, atol=1e-7)
+    assert np.allclose(step, total.layers[0].w_in, rtol=1e-4, atol=3e-6)  # a float32 difference over 0.1
     assert not np.asarray(state.gradient.layers[0].w_in).any()
 
 
