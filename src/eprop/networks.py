@@ -103,6 +103,11 @@ class Recurrent(eqx.Module):
             self.bias,
         )
 
+    def connected(self) -> Synapses:
+        """1 where a synapse acts, 0 where it does not: masked, an autapse, a current that is not fed."""
+        ones = (jnp.ones_like(self.w_in), jnp.ones_like(self.w_rec))
+        return eqx.tree_at(lambda m: (m.w_in, m.w_rec), self, ones).synapses()
+
     def start(self, batch: int, traces: bool = False) -> Carry:
         """The carry before the first step; with `traces`, zero eligibility vectors stand in it."""
         carry = start(self.neuron, batch, self.size, self.w_in.dtype)
@@ -186,6 +191,24 @@ class Readout(eqx.Module):
         return broadcast_readout(z_bar, self.weight, self.feedback_weights, feedback) + self.bias[None, None]
 
 
+class Embedding(eqx.Module):
+    """A vector for each symbol, trained with everything else: `x_t = E[symbol_t]`.
+
+    Args:
+        symbols, width: numbers of symbols, and of channels they become.
+        key: random key. `E ~ N(0, 1)`.
+    """
+
+    weight: Float[Array, "symbol width"]
+
+    def __init__(self, symbols: int, width: int, *, key: PRNGKeyArray, dtype: Any = jnp.float32) -> None:
+        require(symbols >= 1 and width >= 1, f"symbols = {symbols}, width = {width}: must be at least 1")
+        self.weight = jax.random.normal(key, (symbols, width), dtype)
+
+    def __call__(self, symbols: Int[Array, "time batch"]) -> Float[Array, "time batch width"]:
+        return self.weight[symbols]
+
+
 class NetworkOutput(NamedTuple):
     y: Float[Array, "frame batch output"]
     z: tuple[Float[Array, "time batch neuron"], ...]  # one entry a layer
@@ -198,6 +221,7 @@ class Network(eqx.Module):
     The readout reads the last layer's `z_bar`, or every layer's where `read_all` (as the authors' CTC network).
     A layer above another is fed with its unfiltered `z`. Where the layers' readout sees frames of several
     steps (see `Filtered`), inputs, outputs and lengths count frames, and each input is held for a frame.
+    With an `embedding` the inputs are symbols (integers).
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -212,6 +236,7 @@ class Network(eqx.Module):
     layers: tuple[Recurrent | Bidirectional, ...]
     readout: Readout
     read_all: bool = eqx.field(default=False, static=True)
+    embedding: Embedding | None = None
 
     def __check_init__(self) -> None:
         read = sum(layer.size for layer in self.layers) if self.read_all else self.layers[-1].size
@@ -226,7 +251,7 @@ class Network(eqx.Module):
 
     def __call__(
         self,
-        inputs: Float[Array, "frame batch n_in"],
+        inputs: Float[Array, "frame batch n_in"] | Int[Array, "frame batch"],
         rule: Rule,
         carry: tuple | None = None,
         lengths: Int[Array, "batch"] | None = None,  # noqa: F821
@@ -239,7 +264,7 @@ class Network(eqx.Module):
         carry = self.start(inputs.shape[1]) if carry is None else carry
         frame = self.layers[0].frame
         lengths = None if lengths is None else lengths * frame
-        results, below = [], hold(inputs, frame)
+        results, below = [], hold(inputs if self.embedding is None else self.embedding(inputs), frame)
         for layer, layer_carry in zip(self.layers, carry, strict=True):
             results.append(layer(below, rule, layer_carry, lengths))
             below = results[-1].z

@@ -22,6 +22,8 @@ class NetworkSettings:
     """Recurrent layers, one on the other."""
     bidirectional: bool = False
     """Each layer reads time in both directions."""
+    embedding: int | None = None
+    """Width of the trained embedding that symbols (words, characters) pass first; None: inputs are numbers."""
     adaptive_fraction: float = 0.5
     """Share of adaptive neurons in an lsnn."""
     tau_m: float = 20.0
@@ -70,13 +72,21 @@ class NetworkSettings:
     """Standard deviation of initial readout weights; None: 1/sqrt(neurons)."""
     feedback_scale: float | None = None
     """Standard deviation of initial feedback weights; None: 1/sqrt(neurons)."""
+    synthesiser_hidden: tuple[int, ...] = ()
+    """Hidden units of the synthetic-gradient module (e-prop 3), a number a layer; none: it is linear."""
     precision: Literal["float32", "float64"] = "float32"
     """Floating-point precision."""
 
     def __post_init__(self) -> None:
         require_positive(neurons=self.neurons, layers=self.layers, tau_m=self.tau_m, tau_a=self.tau_a, v_th=self.v_th)
-        require_positive(tau_out=self.tau_out, gamma=self.gamma, weight_scale=self.weight_scale)
+        require_positive(
+            tau_out=self.tau_out, embedding=self.embedding, gamma=self.gamma, weight_scale=self.weight_scale
+        )
         require(self.n_refractory >= 1, f"n_refractory = {self.n_refractory}: must be at least 1 (1 means none)")
+        require(
+            all(h >= 1 for h in self.synthesiser_hidden),
+            f"synthesiser_hidden = {self.synthesiser_hidden}: a hidden layer needs at least one unit",
+        )
         require(self.beta >= 0, f"beta = {self.beta}: must be 0 or above")
         require(
             self.steps_per_frame == 1 or self.steps_per_frame > 1 and self.tau_out is not None,
@@ -99,6 +109,8 @@ class OptimiserSettings:
     """The learning rate is multiplied by this ..."""
     decay_every: int = 100
     """... every so many iterations."""
+    cosine_decay: bool = False
+    """The learning rate also falls to zero, along half a cosine, by the last iteration."""
     warmup: int = 0
     """Iterations in which the learning rate rises linearly from zero."""
     clip: float | None = None
@@ -109,12 +121,17 @@ class OptimiserSettings:
     """Strength c_reg of c_reg sum_j (f_j - target)^2, f in spikes a ms (spiking models only)."""
     weight_penalty: float = 0.0
     """Strength of the L2 penalty on trained weights."""
+    synthesiser_learning_rate: float = 0.0003
+    """Learning rate (Adam) of the synthetic-gradient module."""
+    update_every: Literal["window", "sequence"] = "window"
+    """On tasks that come in windows: update the weights after each window, or once a sequence with the sum."""
     kolen_pollack_decay: float = 0.001
     """With adaptive feedback, W_out and B shrink by this share at each update."""
 
     def __post_init__(self) -> None:
         require_positive(learning_rate=self.learning_rate, decay_factor=self.decay_factor, clip=self.clip)
         require_positive(decay_every=self.decay_every, adam_epsilon=self.adam_epsilon)
+        require_positive(synthesiser_learning_rate=self.synthesiser_learning_rate)
         require(self.warmup >= 0, f"warmup = {self.warmup}: must be 0 or above")
         require(self.rate_strength >= 0, f"rate_strength = {self.rate_strength}: must be 0 or above")
         require(
@@ -127,12 +144,12 @@ class RuleSettings:
     """The learning rule."""
 
     rule: str = "eprop1"
-    """Learning rule: bptt, truncated_bptt, rtrl, eprop1, or the control fixed (recurrent weights are not trained); also
-    with its option: eprop1:random, truncated_bptt:20, fixed:recurrent."""
+    """Learning rule: bptt, truncated_bptt, rtrl, eprop1, the window rules synthetic_gradients, eligibility_only
+    and eprop3, or the control fixed (recurrent weights stay); also with its option: eprop1:random, eprop3:4."""
     feedback: Feedback = "symmetric"
     """Where e-prop 1's feedback weights come from. uniform is a control."""
     window: int = 50
-    """Steps a window, for truncated_bptt."""
+    """Steps a window, for truncated_bptt and e-prop 3's family, where the rule's name does not say."""
 
     def __post_init__(self) -> None:
         self.make()
@@ -156,6 +173,8 @@ class RunSettings:
     """Iterations between evaluations on held-out data (a line of metrics.jsonl each)."""
     evaluation_batch: int | None = None
     """Samples of an evaluation; None: as many as `batch`."""
+    update_window: int | None = None
+    """Learn online: update the weights every so many steps within a sequence, traces carried; None: once a sequence."""
     stop_below: float | None = None
     """Stop once the metric, evaluated, is below this; None: run all iterations."""
 
@@ -164,7 +183,56 @@ class RunSettings:
         require(self.batch >= 1, f"batch = {self.batch}: must be at least 1")
         require(self.evaluate_every >= 1, f"evaluate_every = {self.evaluate_every}: must be at least 1")
         require(0 <= self.seed < 2**31, f"seed = {self.seed}: must be from 0 to 2^31 - 1")
-        require_positive(evaluation_batch=self.evaluation_batch)
+        require_positive(evaluation_batch=self.evaluation_batch, update_window=self.update_window)
+
+
+@dataclass(frozen=True)
+class OneShotSettings:
+    """Learning to learn: the inner update, the error module, and the spikes that tell both what is asked for."""
+
+    learning_signal: Literal["error-module", "random", "symmetric", "bptt"] = "error-module"
+    """What the inner update learns from: error-module (e-prop 2); the loss's error broadcast through random weights
+    or through W_out (e-prop 1); bptt: the loss's exact gradient."""
+    inner_learning_rate: float = 1e-4
+    """Learning rate of the inner update."""
+    train_inner_learning_rate: bool = False
+    """The outer loop trains it too (its logarithm)."""
+    inner_updates: int = 1
+    """Training trials before the test trial, each with an update of its own."""
+    module_neuron: NeuronName = "lif"
+    """Neuron model of the error module; its constants are the network's."""
+    module_neurons: int = 300
+    """Neurons of the error module."""
+    module_input: Literal["target", "error"] = "target"
+    """What the module sees: the target, or the output's distance from it."""
+    code_neurons: int = 100
+    """Neurons a coordinate that tell the module's input."""
+    code_width: float = 10.0
+    """Width of their tuning curves, in distances between neurons (10: sigma = 0.2 for 100 neurons over [-1, 1])."""
+    code_rate: float = 200.0
+    """Rate of a neuron whose preferred value is met, Hz."""
+    clock_groups: int = 5
+    """Groups of clock neurons, active one after the other."""
+    clock_neurons: int = 2
+    """Clock neurons a group."""
+    clock_period: float = 10.0
+    """Time between the spikes of an active clock neuron, ms."""
+    network_rate: float = 20.0
+    """Target firing rate of the network, Hz (see rate-strength)."""
+    module_rate: float = 10.0
+    """Target firing rate of the module, Hz."""
+    micro_batch: int | None = None
+    """Tasks whose gradients are computed at once, then added up, to save memory; None: all of the batch."""
+    rematerialise: bool = False
+    """Compute each trial again in the outer backward pass, to save memory."""
+
+    def __post_init__(self) -> None:
+        require_positive(inner_learning_rate=self.inner_learning_rate, inner_updates=self.inner_updates)
+        require_positive(module_neurons=self.module_neurons, code_neurons=self.code_neurons, code_rate=self.code_rate)
+        require_positive(code_width=self.code_width, clock_groups=self.clock_groups, clock_neurons=self.clock_neurons)
+        require_positive(clock_period=self.clock_period, micro_batch=self.micro_batch)
+        for name in ("network_rate", "module_rate"):
+            require(getattr(self, name) >= 0, f"{name} = {getattr(self, name)}: must be 0 or above")
 
 
 T = TypeVar("T")

@@ -24,7 +24,6 @@ from eprop.eligibility._trajectory import (
     spread,
     unstack_currents,
 )
-from eprop.eligibility._windowed import zero_traces
 from eprop.neurons import Neuron
 from eprop.neurons._base import Outputs, State
 
@@ -37,6 +36,17 @@ class StepTraces(NamedTuple):
 
     synapses: tuple[Float[Array, "batch pre current neuron"], ...]
     constants: tuple[PyTree, ...]
+
+
+def dense_zero_traces(neuron: Neuron, state: State, n_pre: int) -> Traces:
+    """Eligibility vectors before the first step, one for every synapse and current."""
+    components = jax.tree.leaves(eqx.filter(state, eqx.is_inexact_array))
+    constants, _ = split_constants(neuron)
+    shape = (n_pre, neuron.num_currents)
+    return Traces(
+        tuple(jnp.zeros((c.shape[0], *shape, c.shape[1]), c.dtype) for c in components),
+        tuple(jax.tree.map(jnp.zeros_like, spread(constants, c)) for c in components),
+    )
 
 
 def eligibility_step(
@@ -101,7 +111,7 @@ def stepwise_gradient(neuron: Neuron, trajectory: Trajectory, learning_signals: 
     """`sum_t L_j^t e_ji^t` by the paper's recursion; arguments and result as in `windowed_gradient`."""
     constants, _ = split_constants(neuron)
     n_pre, num_currents = trajectory.presynaptic.shape[-1], trajectory.currents.shape[-2]
-    vectors = zero_traces(neuron, trajectory.state, n_pre, num_currents)
+    vectors = dense_zero_traces(neuron, trajectory.state, n_pre)
     total = Gradients(
         jnp.zeros((n_pre, num_currents, trajectory.z_prev.shape[-1]), trajectory.presynaptic.dtype),
         jax.tree.map(jnp.zeros_like, constants),
@@ -127,12 +137,12 @@ def eligibility_traces(
     neuron: Neuron, trajectory: Trajectory
 ) -> tuple[Float[Array, "time batch pre current neuron"], ...]:
     """All eligibility traces of a (small) network at every step, one array for each output: for looking at."""
-    n_pre, num_currents = trajectory.presynaptic.shape[-1], trajectory.currents.shape[-2]
+    n_pre = trajectory.presynaptic.shape[-1]
 
     def step(carry, inputs):
         state, vectors, traces = eligibility_step(neuron, *carry, *inputs)
         return (state, vectors), traces.synapses
 
-    vectors = zero_traces(neuron, trajectory.state, n_pre, num_currents)
+    vectors = dense_zero_traces(neuron, trajectory.state, n_pre)
     steps = (trajectory.presynaptic, trajectory.currents, trajectory.z_prev)
     return jax.lax.scan(step, (trajectory.state, vectors), steps)[1]

@@ -22,12 +22,30 @@ class Synapses(NamedTuple):
 class Traces(NamedTuple):
     """Eligibility vectors at the end of a window, one entry for each traced state component.
 
-    synapses: tuple of `[batch, presynaptic, current, neuron]`, presynaptic = inputs, neurons, and 1 for the bias.
+    synapses: tuple of `[batch, presynaptic, current, neuron]`, presynaptic = inputs, neurons, and 1 for the bias;
+        currents are those that reach the component; a component whose vector is the same for all neurons has
+        `[batch, presynaptic, current]` (see `trace_structure`).
     constants: tuple of pytrees like the neuron's trainable constants, leaves `[batch, neuron]`.
     """
 
-    synapses: tuple[Float[Array, "batch pre current neuron"], ...]
+    synapses: tuple[Float[Array, "batch pre current neuron"] | Float[Array, "batch pre current"], ...]
     constants: tuple[PyTree, ...]
+
+
+class LateTraces(NamedTuple):
+    """Eligibility vectors at the *start* of the last window, and what that window adds: `unroll_with_boundary`'s.
+
+    They are advanced when the next window begins, and then read only: so the big arrays are written in place.
+
+    vectors: as `Traces`, but `[batch, presynaptic, kept, neuron]`: the currents that can leave a trace.
+    adjoints: for each component, the window's adjoint from its unit vector: over constants `[batch, neuron]`,
+        over the components at the start (`Phi`), and over the kept currents (`gamma`, `[time, batch, kept, neuron]`).
+    presynaptic: `[x_t, z_{t-1}, 1]` of the window.
+    """
+
+    vectors: Traces
+    adjoints: tuple[tuple[PyTree, tuple[Array, ...], Float[Array, "time batch kept neuron"]], ...]
+    presynaptic: Float[Array, "time batch pre"]
 
 
 class Carry(NamedTuple):
@@ -35,7 +53,7 @@ class Carry(NamedTuple):
 
     state: State
     z: Float[Array, "batch neuron"]
-    traces: Traces | None = None
+    traces: Traces | LateTraces | None = None
 
 
 class Trajectory(NamedTuple):
@@ -102,14 +120,11 @@ def run(
     state: State,
     z: Float[Array, "batch neuron"],
     drive: Float[Array, "time batch current neuron"],
-    *,
-    cut_recurrence: bool,
     window: int | None = None,
 ) -> tuple[tuple[State, Array], tuple[Outputs, Array]]:
-    """Run the layer over time.
+    """Run the layer over time, nothing cut.
 
     Args:
-        cut_recurrence: no gradient through `z_prev`, neither into recurrent weights nor into the reset.
         window: no gradient through state and `z` across multiples of this many steps.
 
     Returns:
@@ -121,8 +136,6 @@ def run(
         if window is not None:
             carry = jax.tree.map(lambda c: jnp.where(t % window == 0, jax.lax.stop_gradient(c), c), carry)
         state, z_prev = carry
-        if cut_recurrence:
-            z_prev = jax.lax.stop_gradient(z_prev)
         currents = drive_t + contract_presynaptic(z_prev, w_rec)
         state, outputs = neuron.step(state, unstack_currents(currents), z_prev)
         return (state, recurrent_output(outputs)), (outputs, currents)
@@ -146,7 +159,7 @@ def record(
 ) -> tuple[Outputs, Trajectory]:
     """Run a layer and keep what its traces depend on (differentiable: nothing is detached)."""
     drive = input_drive(synapses, inputs)
-    _, (outputs, currents) = run(neuron, synapses.w_rec, carry.state, carry.z, drive, cut_recurrence=False)
+    _, (outputs, currents) = run(neuron, synapses.w_rec, carry.state, carry.z, drive)
     presynaptic, z_prev = presynaptic_activity(inputs, carry.z, recurrent_output(outputs))
     return outputs, Trajectory(carry.state, presynaptic, currents, z_prev)
 

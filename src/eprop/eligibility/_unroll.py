@@ -3,8 +3,11 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jax.custom_derivatives import SymbolicZero
+from jaxtyping import Array, Float, PyTree
 
+from eprop.eligibility._adjoint import Linearised, adjoint, run_linearised
+from eprop.eligibility._carry import advance_traces, contract_traces, zero_traces
 from eprop.eligibility._trajectory import (
     Carry,
     Synapses,
@@ -15,12 +18,10 @@ from eprop.eligibility._trajectory import (
     run,
     split_constants,
     split_presynaptic,
-    spread,
     unstack_currents,
 )
-from eprop.eligibility._windowed import advance_traces, contract_window, zero_traces
 from eprop.neurons import Neuron, recurrent_output, traced
-from eprop.neurons._base import Outputs
+from eprop.neurons._base import Outputs, State
 
 
 def unroll(
@@ -56,9 +57,8 @@ def unroll(
 
 def with_traces(neuron: Neuron, synapses: Synapses, carry: Carry) -> Carry:
     """The carry with zero eligibility vectors, so that `unroll` carries them over windows."""
-    n_in, num_currents, _ = synapses.w_in.shape
-    n_pre = n_in + synapses.w_rec.shape[0] + 1
-    return carry._replace(traces=zero_traces(neuron, carry.state, n_pre, num_currents))
+    n_pre = synapses.w_in.shape[0] + synapses.w_rec.shape[0] + 1
+    return carry._replace(traces=zero_traces(neuron, carry.state, n_pre))
 
 
 def _unroll(rest, constants, synapses, inputs, carry):
@@ -69,35 +69,92 @@ def _unroll(rest, constants, synapses, inputs, carry):
         return forward(constants, synapses, inputs, carry)[0]
 
     def forward(constants, synapses, inputs, carry):
-        floating, integer = eqx.partition(carry.state, eqx.is_inexact_array)
-
-        def layer(constants, floating, drive):
-            state = eqx.combine(floating, integer)
-            (last, z), (outputs, _) = run(
-                eqx.combine(constants, rest), synapses.w_rec, state, carry.z, drive, cut_recurrence=True
-            )
-            return (outputs, traced(last)), (last, z)
-
-        drive = input_drive(synapses, inputs)
-        (outputs, _), pullback, (last, z) = jax.vjp(layer, spread(constants, carry.z), floating, drive, has_aux=True)
-        presynaptic, _ = presynaptic_activity(inputs, carry.z, recurrent_output(outputs))
-        traces = carry.traces
+        neuron = eqx.combine(constants, rest)
+        layer = run_linearised(neuron, synapses, inputs, carry)
+        z, traces = recurrent_output(layer.outputs), carry.traces
         if traces is not None:
-            traces = advance_traces(pullback, presynaptic, outputs, last, traces)
-        residuals = (constants, synapses, presynaptic, last, carry.traces, pullback)
-        return (outputs, Carry(last, z, traces)), residuals
+            traces = advance_traces(neuron, layer, presynaptic_activity(inputs, carry.z, z)[0], traces)
+        residuals = (constants, synapses, inputs, carry.z, carry.traces, layer)
+        return (layer.outputs, Carry(layer.last, z[-1], traces)), residuals
+
+    def forward_values(*arguments):
+        return forward(*jax.tree.map(lambda a: a.value, arguments, is_leaf=lambda a: hasattr(a, "perturbed")))
 
     def backward(residuals, cotangents):
-        constants, synapses, presynaptic, last, traces, pullback = residuals
-        learning_signals, _ = cotangents
-        gradient, constant, g = contract_window(pullback, presynaptic, learning_signals, last, traces)
-        w_in, w_rec, bias = split_presynaptic(gradient, synapses.w_in.shape[0])
-        into_inputs = jnp.einsum("tbkn,ikn->tbi", g, synapses.w_in)
-        into_synapses = Synapses(w_in, w_rec, None if synapses.bias is None else bias)
-        return gather(constants, constant), into_synapses, into_inputs, None
+        constants, synapses, inputs, z_start, traces, layer = residuals
+        neuron = eqx.combine(constants, rest)
+        signals = jax.tree.map(lambda s: None if isinstance(s, SymbolicZero) else s, cotangents[0])
+        gradient = contract_run(layer, synapses, inputs, z_start, signals)
+        of_constants, of_synapses, before, into_inputs = gradient
+        if traces is not None:
+            earlier, of_constants = contract_traces(neuron, before, traces, of_constants)
+            pieces = split_presynaptic(earlier, inputs.shape[-1])
+            of_synapses = jax.tree.map(jnp.add, of_synapses, Synapses(*pieces))
+        if synapses.bias is None:
+            of_synapses = of_synapses._replace(bias=None)
+        return gather(constants, of_constants), of_synapses, into_inputs, None
 
-    network.defvjp(forward, backward)
+    network.defvjp(forward_values, backward, symbolic_zeros=True)  # a silent output costs nothing
     return network(constants, synapses, inputs, carry)
+
+
+def contract_run(
+    layer: Linearised,
+    synapses: Synapses,
+    inputs: Float[Array, "time batch n_in"],
+    z_start: Float[Array, "batch neuron"],
+    signals: Outputs,
+) -> tuple[PyTree, Synapses, State, Float[Array, "time batch n_in"]]:
+    """`sum_t g_t x_t^T` of a whole run, from its end backwards in chunks whose adjoint stays in the cache.
+
+    Returns:
+        Gradients of the spread constants and of the synapses (a bias included), the adjoint of the state
+        before the run, and that of the inputs.
+    """
+    time, batch, n_in = inputs.shape
+    _, k, n = synapses.w_in.shape
+    z = recurrent_output(layer.outputs)
+    chunk = _chunk(time, batch, k * n)
+    w_in = synapses.w_in.reshape(n_in, k * n)
+
+    def one(later, offset, length):
+        part = lambda tree, start=offset: jax.tree.map(  # noqa: E731
+            lambda x: jax.lax.dynamic_slice_in_dim(x, start, length), tree
+        )
+        constants, before, g = adjoint(part(layer.pullbacks), part(signals), later)
+        g = g.reshape(-1, k * n)
+        z_prev = part(z, jnp.maximum(offset - 1, 0))
+        shifted = jnp.concatenate([z_start[None], z_prev[:-1]])
+        z_prev = jnp.where(offset == 0, shifted, z_prev).reshape(-1, n)
+        weights = (part(inputs).reshape(-1, n_in).T @ g, z_prev.T @ g, g.sum(0))
+        return before, (constants, weights), (g @ w_in.T).reshape(length, batch, n_in)
+
+    def earlier_chunk(carry, offset):
+        later, total = carry
+        before, found, into_inputs = one(later, offset, chunk)
+        return (before, jax.tree.map(jnp.add, total, found)), into_inputs
+
+    whole = time // chunk * chunk
+    nothing = jax.tree.map(jnp.zeros_like, traced(layer.last))
+    if whole < time:
+        before, total, tail = one(nothing, jnp.asarray(whole), time - whole)
+        first_offsets = jnp.arange(0, whole, chunk)
+    else:
+        before, total, tail = one(nothing, jnp.asarray(time - chunk), chunk)
+        first_offsets = jnp.arange(0, time - chunk, chunk)
+    into_inputs = tail
+    if first_offsets.size:
+        (before, total), heads = jax.lax.scan(earlier_chunk, (before, total), first_offsets, reverse=True)
+        into_inputs = jnp.concatenate([heads.reshape(-1, batch, n_in), tail])
+    constants, (w_in_gradient, w_rec_gradient, bias) = total
+    of_synapses = Synapses(w_in_gradient.reshape(n_in, k, n), w_rec_gradient.reshape(n, k, n), bias.reshape(k, n))
+    return constants, of_synapses, before, into_inputs
+
+
+def _chunk(time: int, batch: int, columns: int) -> int:
+    """Steps of a chunk: `g` takes about a megabyte, and the product has at least 512 rows."""
+    steps = max(320_000 // (batch * columns), -(-512 // batch), 1)
+    return -(-time // -(-time // steps))
 
 
 def unroll_exact(
@@ -112,9 +169,7 @@ def unroll_exact(
     Args and Returns as in `unroll`; `window`: the gradient does not cross multiples of this many steps.
     """
     drive = input_drive(synapses, inputs)
-    (last, z), (outputs, _) = run(
-        neuron, synapses.w_rec, carry.state, carry.z, drive, cut_recurrence=False, window=window
-    )
+    (last, z), (outputs, _) = run(neuron, synapses.w_rec, carry.state, carry.z, drive, window)
     return outputs, Carry(last, z)
 
 

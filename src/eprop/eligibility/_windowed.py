@@ -12,104 +12,44 @@ by the eligibility vectors `eps`:
 with Phi and gamma the same adjoint started from each unit vector of the final state, with L = 0.
 """
 
-from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from eprop.eligibility._trajectory import (
-    Gradients,
-    Traces,
-    Trajectory,
-    gather,
-    split_constants,
-    spread,
-    unstack_currents,
-)
+from eprop.eligibility._adjoint import adjoint, linearise
+from eprop.eligibility._carry import advance_traces, contract_traces, zero_traces
+from eprop.eligibility._trajectory import Gradients, Traces, Trajectory, gather, split_constants
 from eprop.neurons import Neuron, traced
 from eprop.neurons._base import Outputs, State
 
-Pullback = Callable[[tuple[Outputs, State]], tuple[PyTree, State, Array]]
-"""Cotangents of (outputs, last traced state) to those of (spread constants, first traced state, currents)."""
-
-
-def zero_traces(neuron: Neuron, state: State, n_pre: int, num_currents: int) -> Traces:
-    """Eligibility vectors before the first step: all zero."""
-    components = jax.tree.leaves(traced(state))
-    constants, _ = split_constants(neuron)
-    return Traces(
-        tuple(jnp.zeros((c.shape[0], n_pre, num_currents, c.shape[1]), c.dtype) for c in components),
-        tuple(jax.tree.map(jnp.zeros_like, spread(constants, c)) for c in components),
-    )
-
 
 def contract_window(
-    pullback: Pullback,
+    neuron: Neuron,
+    pullbacks: PyTree,
     presynaptic: Float[Array, "time batch pre"],
     learning_signals: Outputs,
-    last_state: State,
+    last: State,
     traces: Traces | None,
 ) -> tuple[Float[Array, "pre current neuron"], PyTree, Array]:
     """One window's `sum_t L e`: over synapses, over spread constants, and `g`, the adjoint of the currents.
 
     The adjoint starts from zero at the window's end: what a state does later is counted later, by its traces.
     """
-    no_future = jax.tree.map(jnp.zeros_like, traced(last_state))
-    constants, first_adjoint, g = pullback((learning_signals, no_future))
-    synapses = jnp.einsum("tbi,tbkn->ikn", presynaptic, g)
+    no_future = jax.tree.map(jnp.zeros_like, traced(last))
+    constants, before, g = adjoint(pullbacks, learning_signals, no_future)
+    synapses = outer_product(presynaptic, g)
     if traces is not None:
-        for adjoint, vector, constant_vector in zip(jax.tree.leaves(first_adjoint), *traces, strict=True):
-            synapses = synapses + jnp.einsum("bn,bikn->ikn", adjoint, vector)
-            constants = jax.tree.map(lambda c, e, a=adjoint: c + a * e, constants, constant_vector)
+        earlier, constants = contract_traces(neuron, before, traces, constants)
+        synapses = synapses + earlier
     return synapses, constants, g
 
 
-def advance_traces(
-    pullback: Pullback,
-    presynaptic: Float[Array, "time batch pre"],
-    outputs: Outputs,
-    last_state: State,
-    traces: Traces,
-) -> Traces:
-    """The eligibility vectors at the window's end, from those at its start."""
-    silent = jax.tree.map(jnp.zeros_like, outputs)
-    components, structure = jax.tree.flatten(traced(last_state))
-    synapses, constants = [], []
-    for a in range(len(components)):
-        unit = structure.unflatten([jnp.full_like(c, float(i == a)) for i, c in enumerate(components)])
-        constant, phi, gamma = pullback((silent, unit))
-        vector = jnp.einsum("tbi,tbkn->bikn", presynaptic, gamma)
-        for phi_a, old, old_constant in zip(jax.tree.leaves(phi), *traces, strict=True):
-            vector = vector + phi_a[:, None, None, :] * old
-            constant = jax.tree.map(lambda c, e, p=phi_a: c + p * e, constant, old_constant)
-        synapses.append(vector)
-        constants.append(constant)
-    return Traces(tuple(synapses), tuple(constants))
-
-
-def neuron_pullback(
-    neuron: Neuron, state: State, currents: Float[Array, "time batch current neuron"], z_prev: Array
-) -> tuple[Outputs, State, Pullback]:
-    """Run the neurons alone on given currents; return outputs, last state and the adjoint of that run."""
-    constants, rest = split_constants(neuron)
-    floating, integer = eqx.partition(state, eqx.is_inexact_array)
-
-    def neurons_alone(constants, floating, currents):
-        model = eqx.combine(constants, rest)
-
-        def step(state, inputs):
-            currents_t, z_prev_t = inputs
-            return model.step(state, unstack_currents(currents_t), z_prev_t)
-
-        last, outputs = jax.lax.scan(step, eqx.combine(floating, integer), (currents, z_prev))
-        return (outputs, traced(last)), last
-
-    spread_constants = spread(constants, z_prev[0])
-    (outputs, _), pullback, last = jax.vjp(neurons_alone, spread_constants, floating, currents, has_aux=True)
-    return outputs, last, pullback
+def outer_product(presynaptic: Float[Array, "time batch pre"], g: Float[Array, "time batch current neuron"]) -> Array:
+    """`sum_{t,b} x_i g_j^q`, as one matrix product: `[pre, current, neuron]`."""
+    pre, (_, _, k, n) = presynaptic.shape[-1], g.shape
+    return (presynaptic.reshape(-1, pre).T @ g.reshape(-1, k * n)).reshape(pre, k, n)
 
 
 def windowed_gradient(
@@ -136,17 +76,16 @@ def windowed_gradient(
     def one_window(carry, steps, keep_traces=True):
         state, traces = carry
         presynaptic, currents, z_prev, signals = steps
-        outputs, last, pullback = neuron_pullback(neuron, state, currents, z_prev)
-        synapses, constant, _ = contract_window(pullback, presynaptic, signals, last, traces)
+        run = linearise(neuron, state, currents, z_prev)
+        synapses, constant, _ = contract_window(neuron, run.pullbacks, presynaptic, signals, run.last, traces)
         if keep_traces:
-            traces = advance_traces(pullback, presynaptic, outputs, last, traces)
-        return (last, traces), Gradients(synapses, gather(constants, constant))
+            traces = advance_traces(neuron, run, presynaptic, traces)
+        return (run.last, traces), Gradients(synapses, gather(constants, constant))
 
     if window == time:
         return one_window((trajectory.state, None), steps, keep_traces=False)[1]
     whole = time // window * window
-    n_pre, num_currents = trajectory.presynaptic.shape[-1], trajectory.currents.shape[-2]
-    carry: Any = (trajectory.state, zero_traces(neuron, trajectory.state, n_pre, num_currents))
+    carry: Any = (trajectory.state, zero_traces(neuron, trajectory.state, trajectory.presynaptic.shape[-1]))
     windows = jax.tree.map(lambda x: x[:whole].reshape(-1, window, *x.shape[1:]), steps)
     carry, gradients = jax.lax.scan(one_window, carry, windows)
     total = jax.tree.map(lambda g: g.sum(0), gradients)

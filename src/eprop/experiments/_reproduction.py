@@ -49,9 +49,18 @@ def reproduction_of(folder: RunFolder) -> tuple[Reproduction, Any]:
     name, values = folder.config["name"], folder.config["settings"]
     require(name in REPRODUCTIONS, f"{folder.path}: unknown reproduction {name!r} (known: {', '.join(REPRODUCTIONS)})")
     reproduction = REPRODUCTIONS[name]
-    kind = type(next(iter(reproduction.presets.values())))
+    like = next(iter(reproduction.presets.values()))
     try:
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return reproduction, kind(**values)
+        return reproduction, _settings_like(like, values)
     except TypeError as error:
         raise InvalidSetting(f"{folder.path}: settings of another version of eprop ({error})") from None
+
+
+def _settings_like(like: Any, values: dict[str, Any]) -> Any:
+    """A dataclass of the type of `like` from what JSON made of one: lists to tuples, dictionaries to dataclasses."""
+    made = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            value = _settings_like(getattr(like, name, None), value)
+        made[name] = tuple(value) if isinstance(value, list) else value
+    return type(like)(**made)

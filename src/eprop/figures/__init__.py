@@ -10,7 +10,7 @@ from eprop.figures._speech import confusion_figure as confusion_figure
 from eprop.figures._speech import draw_speech as draw_speech
 from eprop.figures._speech import utterance_figure as utterance_figure
 from eprop.figures._style import save as save
-from eprop.tasks import Speech
+from eprop.tasks import Speech, StreamTask
 from eprop.training import RunFolder, load_run, read_json
 
 
@@ -43,6 +43,6 @@ def _draw_run(folder: RunFolder) -> list[Path]:
         if task.objective == "frames":
             title = f"{folder.path.name}, test set"
             figures["confusion"] = confusion_figure(confusion(run), task.classes.names, title)
-    else:
+    elif not isinstance(task, StreamTask):
         figures |= sample_figures(run)
     return [save(figure, folder.figures / f"{name}.png") for name, figure in figures.items()]

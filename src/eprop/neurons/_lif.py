@@ -60,15 +60,18 @@ class _IntegrateAndFire(Neuron):
         return alpha * v + gain * current - self.v_th * z_prev
 
     def _fire(self, v_scaled, r):
-        """The threshold crossing, the spike that refractoriness lets through, and the next `r`."""
+        """The threshold crossing, the spike that refractoriness lets through, and the next `r`.
+
+        Both spikes are written as one heaviside each, whose derivative is masked where it must be: the
+        engine then stores one number a neuron and step, the pseudo-derivative.
+        """
         scale = self.v_th if self.pseudo_derivative_scaling == "none" else 1.0  # undoes the 1/v_th of v_scaled
         crossing = spike(v_scaled, self.surrogate, scale)
         if r is None:
             return crossing, crossing, None
-        if self.pseudo_derivative_in_refractory:
-            z = crossing - jax.lax.stop_gradient(jnp.where(r > 0, crossing, 0.0))
-        else:
-            z = jnp.where(r > 0, 0.0, crossing)
+        refractory = r > 0
+        masked = scale if self.pseudo_derivative_in_refractory else jnp.where(refractory, 0.0, scale)
+        z = spike(v_scaled, self.surrogate, masked) - jax.lax.stop_gradient(jnp.where(refractory, crossing, 0.0))
         fired = (jax.lax.stop_gradient(z) > 0.5).astype(r.dtype)
         return crossing, z, jnp.clip(r + self.n_refractory * fired - 1, 0, self.n_refractory)
 

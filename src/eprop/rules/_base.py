@@ -19,9 +19,11 @@ class Rule(eqx.Module):
     stackable: ClassVar[bool] = True
     """Whether the rule hands learning signals to a layer below."""
     streams: ClassVar[bool] = True
-    """Whether the rule can learn a sequence window by window."""
+    """Whether the rule can learn a sequence window by window with an `OnlineLearner`."""
     carries_traces: ClassVar[bool] = False
     """Whether eligibility vectors hand the past from one window to the next."""
+    synthesises: ClassVar[bool] = False
+    """Whether a synthetic gradient stands for what follows a window's end."""
 
     @property
     def trains(self) -> Literal["all", "inputs", "readout"]:

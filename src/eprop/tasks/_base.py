@@ -17,7 +17,7 @@ class Batch(NamedTuple):
     valid: True up to each sample's own end (padding is False).
     """
 
-    inputs: Float[Array, "time batch n_in"]
+    inputs: Float[Array, "time batch n_in"] | Int[Array, "time batch"]
     targets: Float[Array, "time batch output"] | Int[Array, "time batch"]
     mask: Bool[Array, "time batch"]
     valid: Bool[Array, "time batch"]
@@ -32,7 +32,10 @@ class Task(abc.ABC):
     """Settings of a task; one file a task. Everything random comes from the keys handed in."""
 
     metric_name: ClassVar[str]
-    """Name of the metric; lower is better for all tasks."""
+    """Name of the metric."""
+
+    lower_is_better: ClassVar[bool] = True
+    """Whether a lower metric is better."""
 
     shared_data: ClassVar[bool] = False
     """Whether what `prepare` makes is the same for all seeds."""

@@ -7,18 +7,19 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import PRNGKeyArray
 
-from eprop.networks import Bidirectional, Network, Readout, Recurrent
+from eprop.networks import Bidirectional, Embedding, Network, Readout, Recurrent
 from eprop.neurons import ALIF, GRU, LIF, LSTM, SURROGATES, Filtered, Neuron, Rate
 from eprop.settings import NetworkSettings, OptimiserSettings
 
 
-def build_neuron(settings: NetworkSettings) -> Neuron:
-    """The neuron model, behind the readout's filter where there is one."""
+def build_neuron(settings: NetworkSettings, dt: float = 1.0) -> Neuron:
+    """The neuron model, behind the readout's filter where there is one; `dt`: length of a step, ms."""
     s = settings
     membrane: dict[str, Any] = dict(
         tau_m=s.tau_m,
         v_th=s.v_th,
         n_refractory=s.n_refractory,
+        dt=dt,
         surrogate=SURROGATES[s.surrogate](dampening_factor=s.gamma),
         input_gain=s.input_gain,
         pseudo_derivative_scaling=s.pseudo_derivative_scaling,
@@ -39,17 +40,17 @@ def build_neuron(settings: NetworkSettings) -> Neuron:
             "lif": lambda: LIF(**membrane),
             "lstm": LSTM,
             "gru": GRU,
-            "rate": lambda: Rate(tau_m=s.tau_m),
+            "rate": lambda: Rate(tau_m=s.tau_m, dt=dt),
         }[s.neuron]()
     if s.tau_out is None:
         return neuron
-    return Filtered(neuron, tau_out=s.tau_out, gain=s.readout_gain, frame=s.steps_per_frame)
+    return Filtered(neuron, tau_out=s.tau_out, gain=s.readout_gain, dt=dt, frame=s.steps_per_frame)
 
 
-def build_network(settings: NetworkSettings, n_in: int, n_out: int, key: PRNGKeyArray) -> Network:
+def build_network(settings: NetworkSettings, n_in: int, n_out: int, key: PRNGKeyArray, dt: float = 1.0) -> Network:
     """A network with random initial weights; the same key gives the same weights whatever the rule."""
     s = settings
-    neuron = build_neuron(s)
+    neuron = build_neuron(s, dt)
     dtype = jnp.dtype(s.precision)
     key_readout, *keys = jax.random.split(key, 1 + s.layers)
 
@@ -66,7 +67,10 @@ def build_network(settings: NetworkSettings, n_in: int, n_out: int, key: PRNGKey
             dtype=dtype,
         )
 
-    layers, size, read = [], n_in, 0
+    embedding = None
+    if s.embedding is not None:
+        embedding = Embedding(n_in, s.embedding, key=jax.random.fold_in(key, n_in), dtype=dtype)
+    layers, size, read = [], n_in if s.embedding is None else s.embedding, 0
     for key_layer in keys:
         if s.bidirectional:
             ahead, behind = jax.random.split(key_layer)
@@ -83,16 +87,17 @@ def build_network(settings: NetworkSettings, n_in: int, n_out: int, key: PRNGKey
         weight_scale=s.readout_scale,
         dtype=dtype,
     )
-    return Network(tuple(layers), readout, s.read_all)
+    return Network(tuple(layers), readout, s.read_all, embedding)
 
 
-def build_optimiser(settings: OptimiserSettings) -> optax.GradientTransformation:
-    """Adam or SGD with a staircase schedule after a linear warm-up, behind optional clipping."""
+def build_optimiser(settings: OptimiserSettings, iterations: int = 1) -> optax.GradientTransformation:
+    """Adam or SGD behind optional clipping; a staircase, and a cosine over `iterations`, after a linear warm-up."""
     s = settings
     stairs = optax.exponential_decay(s.learning_rate, s.decay_every, s.decay_factor, staircase=True)
 
     def schedule(count):
-        return stairs(count) * jnp.minimum(1.0, (count + 1) / max(s.warmup, 1))
+        cosine = 0.5 * (1.0 + jnp.cos(jnp.pi * jnp.minimum(count / iterations, 1.0))) if s.cosine_decay else 1.0
+        return stairs(count) * cosine * jnp.minimum(1.0, (count + 1) / max(s.warmup, 1))
 
     descent = optax.adam(schedule, eps=s.adam_epsilon) if s.optimiser == "adam" else optax.sgd(schedule)
     return descent if s.clip is None else optax.chain(optax.clip_by_global_norm(s.clip), descent)
