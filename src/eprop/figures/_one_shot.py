@@ -196,7 +196,7 @@ def animate_arm(shown: Shown, family: Arm, path: Path, frames: int = 50) -> Path
     pictures = []
     for t in np.linspace(0, family.steps - 1, min(frames, family.steps)).astype(int):
         for draw in draws:
-            draw(t)
+            draw(int(t))
         clock.set_text(f"{shown.time[t]:.0f} ms")
         canvas.draw()
         pictures.append(Image.fromarray(np.array(canvas.buffer_rgba())[..., :3]))
