@@ -1,6 +1,6 @@
 """The stream's real peak memory: a process of its own, whose input is made window by window and never held.
 
-    python -m eprop.bench._stream_memory MODEL NEURONS BATCH WINDOW STEPS
+python -m eprop.bench._stream_memory MODEL NEURONS BATCH WINDOW STEPS
 """
 
 import json
@@ -19,7 +19,7 @@ from eprop.errors import RunFailed
 def peak_resident_bytes() -> int:
     """This process' largest resident size so far.
 
-    Linux's `ru_maxrss` starts from the parent's, so that a small child of a large process looks large: `VmHWM` does not.
+    Linux's `ru_maxrss` starts from the parent's, so that a small child of a large process looks large; `VmHWM` doesn't.
     """
     status = Path("/proc/self/status")
     if status.is_file():
