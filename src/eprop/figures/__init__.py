@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+from eprop.errors import require
 from eprop.experiments import confusion, reproduction_of, rule_folder, transcribe_test_utterance
+from eprop.figures._bench import bench_figure
 from eprop.figures._comparison import comparison_figure
 from eprop.figures._gradients import alignment_figure
 from eprop.figures._run import learning_figure, sample_figures
@@ -22,6 +24,11 @@ def draw(folder: RunFolder) -> list[Path]:
     """
     if folder.config["command"] == "reproduce":
         return reproduction_of(folder)[0].draw(folder)
+    if folder.config["command"] == "bench":
+        measured = folder.path / "bench.json"
+        require(measured.is_file(), f"{folder.path}: nothing measured yet; go on with 'eprop resume {folder.path}'")
+        bench = read_json(measured)
+        return [save(bench_figure(bench, name), folder.path / f"{name}.png") for name in ("time", "memory")]
     if folder.config["command"] != "compare":
         return _draw_run(folder)
     comparison = folder.path / "comparison.json"
