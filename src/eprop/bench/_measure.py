@@ -55,7 +55,7 @@ def measure_case(
     for path in _all_paths(problem, paths):
         say(f"{case}: {path.name}, compiling and checking its gradient")
         window, function = _with_window(problem, path)
-        arguments = (problem, *product_operands(problem)) if path.name == "products" else (problem,)
+        arguments: tuple[Any, ...] = (problem, *product_operands(problem)) if path.name == "products" else (problem,)
         arguments, compiled = _compile(function, *arguments)
         row = Measurement(path.name, bytes=_peak(compiled), window=window)
         seconds, result = _timed(compiled, arguments)

@@ -74,7 +74,8 @@ class BenchSettings:
         require(self.rounds >= 1, f"rounds = {self.rounds}: must be at least 1")
         wanted = self.memory_steps == 0 or self.memory_steps >= 10
         require(wanted, f"memory-steps = {self.memory_steps}: must be 0 (none) or at least 10")
-        self.cases(), self.chosen_paths()
+        self.cases()
+        self.chosen_paths()
 
     def _numbers(self, name: str) -> list[int]:
         """The numbers of one flag; where it is not given, that of the smaller size."""
