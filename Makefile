@@ -17,7 +17,7 @@ $(BIN)/python:
 
 # What is installed depends on pyproject.toml alone: the stamp says for which one it was done.
 $(VENV)/installed: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[train,examples,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[train,examples,test,speech]'
 	@touch $@
 
 demo: $(VENV)/installed

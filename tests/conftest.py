@@ -16,3 +16,22 @@ def getkey():
     """A function that gives a new random key at each call."""
     keys = iter(range(10**6))
     return lambda: jax.random.key(next(keys))
+
+
+@pytest.fixture(scope="session")
+def spoken(tmp_path_factory):
+    """A small spoken corpus: ten speakers, a sentence each."""
+    from eprop.speech import Synthesis, synthesise
+
+    path = tmp_path_factory.mktemp("spoken") / "corpus"
+    synthesise(path, Synthesis(hours=0.001, sentences=1))
+    return path
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """The cache of features in a folder of this test's own."""
+    from eprop.speech import load_corpus
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    load_corpus.cache_clear()

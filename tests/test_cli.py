@@ -1,5 +1,6 @@
 """The program, as a user calls it."""
 
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -44,7 +45,7 @@ def test_tasks_are_listed_with_a_line_each(capsys):
     run("tasks")
     lines = capsys.readouterr().out.strip().splitlines()
     assert [line.split()[0] for line in lines] == [
-        "pattern-generation", "store-recall", "evidence-accumulation", "arrays",
+        "pattern-generation", "store-recall", "evidence-accumulation", "speech", "arrays",
     ]  # fmt: skip
 
 
@@ -99,7 +100,13 @@ def test_gradients_measures_alignment(tmp_path, capsys):
     ("arguments", "message"),
     [
         (["fly"], "unknown command 'fly'"),
+        (["tran", "chess"], "unknown command 'tran' (did you mean 'train'?)"),
         (["train", "chess"], "unknown task 'chess'"),
+        (["train", "store-recal"], "unknown task 'store-recal' (did you mean 'store-recall'?)"),
+        (["train", "store-recall", "--out", "x", "--rule", "eprop_1"], "(did you mean 'eprop1'?)"),
+        (["train", "store-recall", "--out", "x", "--neuron", "lsmn"], "(did you mean 'lsnn'?)"),
+        (["train", "store-recall", "--out", "x", "--nuerons", "3"], "(did you mean '--neurons'?)"),
+        (["reproduce", "nothing"], "unknown figure 'nothing'"),
         (["train", "store-recall", "--preset", "none"], "preset = 'none'"),
         (["train", "store-recall", "--out", "x", "--rule", "magic"], "rule = 'magic'"),
         (["train", "store-recall", "--out", "x", "--batch", "0"], "batch = 0: must be at least 1"),
@@ -108,6 +115,10 @@ def test_gradients_measures_alignment(tmp_path, capsys):
         (["train", "store-recall", "--out", "x", "--colour", "red"], "--colour"),
         (["train", "store-recall"], "--out"),
         (["train", "arrays", "--out", "x"], "--data FILE.npz"),
+        (["train", "speech", "--out", "x"], "eprop data speech --out corpus"),
+        (["train", "speech", "--data", "/nowhere", "--out", "x"], "data = /nowhere: is not a folder"),
+        (["data", "music", "--out", "x"], "unknown data set 'music'"),
+        (["data", "speech", "--out", "x", "--hours", "0"], "hours = 0.0: must be above 0"),
         (["train", "arrays", "--data", "/nowhere.npz", "--out", "x"], "there is no such file"),
         (["compare", "store-recall", "--rules", "bptt,bptt", "--out", "x"], "twice"),
         (["compare", "store-recall", "--seeds", "0", "--out", "x"], "seeds = 0"),
@@ -119,6 +130,39 @@ def test_bad_input_gets_one_line(capsys, arguments, message, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     assert message in refused(capsys, *arguments)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_fails_ends_with_one_line_and_status_1(capsys, tmp_path):
+    flags = "--preset tutorial --duration 60 --neuron rate --neurons 8 --iterations 9 --learning-rate 1e30".split()
+    with pytest.raises(SystemExit) as stop:
+        run("train", "pattern-generation", *flags, "--out", tmp_path / "run")
+    said = capsys.readouterr().err
+    assert stop.value.code == 1 and "is not finite" in said and len(said.strip().splitlines()) == 1
+
+
+def test_importing_the_core_is_quick_and_pulls_in_nothing_else():
+    """Beyond jax itself less than 0.7 s of processor time (the best of three), and no extra's package."""
+    code = (
+        "import time, sys, jax, jax.numpy; t = time.process_time(); import eprop; print(time.process_time() - t);"
+        "print([m for m in ('optax', 'tyro', 'rich', 'orbax', 'matplotlib') if m in sys.modules])"
+    )
+    said = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(3)]
+    seconds = min(float(run.stdout.splitlines()[0]) for run in said)
+    print(f"import eprop beyond jax: {seconds:.2f} s")
+    assert said[0].stdout.splitlines()[1] == "[]"
+    assert seconds < 0.7
+
+
+def test_the_core_adds_little_to_what_jax_installs():
+    """equinox, jaxtyping, their own requirements and eprop itself: less than 30 MB."""
+    names = ("eprop", "equinox", "jaxtyping", "wadler-lindig", "typing-extensions")
+    sizes = {}
+    for name in names:
+        files = importlib.metadata.files(name) or []
+        sizes[name] = sum(f.locate().stat().st_size for f in files if f.locate().is_file())
+    sizes["eprop"] = sum(f.stat().st_size for f in (ROOT / "src").rglob("*.py"))
+    print("bytes installed beyond jax:", sizes)
+    assert all(sizes.values()) and sum(sizes.values()) < 30e6
 
 
 def test_the_digits_example_learns_real_data(tmp_path):

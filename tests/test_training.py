@@ -13,8 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from eprop import InvalidSetting
-from eprop.errors import RunFailed
+from eprop.errors import InvalidSetting, RunFailed
 from eprop.settings import Experiment, NetworkSettings, OptimiserSettings, RuleSettings, RunSettings
 from eprop.tasks import TASKS, PatternGeneration
 from eprop.training import Learner, RunFolder, experiment_from_json, experiment_to_json, load_run, train
@@ -139,8 +138,11 @@ def test_stop_below_rests_each_seed_when_it_got_there(tmp_path):
 
 def test_an_occupied_folder_is_refused(tmp_path):
     new_folder(tmp_path / "run", small())
+    (tmp_path / "run" / "summary.json").write_text("{}")
     with pytest.raises(InvalidSetting, match="holds a run already; continue it with 'eprop resume"):
         new_folder(tmp_path / "run", small())
+    config = {"command": "train", "task": "pattern-generation", "experiment": experiment_to_json(small())}
+    assert RunFolder.create(tmp_path / "run", config, overwrite=True).summary is None
     (tmp_path / "file").write_text("")
     with pytest.raises(InvalidSetting, match="is a file, not a folder"):
         new_folder(tmp_path / "file", small())
@@ -168,8 +170,32 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
     config = folder.config
     config["experiment"]["network"]["neurons"] = 13
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))
-    with pytest.raises(InvalidSetting, match="checkpoint 12 is damaged, or of another network"):
+    with pytest.raises(RunFailed, match=r"no checkpoint \(12\) can be read: damaged, or of another network"):
         load_run(tmp_path / "run")
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("eprop.training._loop.CHECKPOINT_SECONDS", -1.0)  # one at every evaluation
+    _, straight = run(tmp_path / "straight", small(iterations=12))
+    _, folder = run(tmp_path / "damaged", small(iterations=12))
+    steps = sorted(int(p.name) for p in (folder.path / "checkpoints").iterdir() if p.name.isdigit())
+    assert len(steps) == 2
+    for file in (folder.path / "checkpoints" / str(steps[-1])).rglob("*"):
+        if file.is_file():
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    (folder.path / "summary.json").unlink()
+    train(small(iterations=12), folder, task="pattern-generation")
+    said = capsys.readouterr().err
+    assert f"checkpoint {steps[-1]} is damaged; going on from the one before, iteration {steps[0]}" in said
+    assert numbers(folder) == numbers(straight) and folder.summary["value"] == straight.summary["value"]
+
+
+def test_a_parameter_out_of_the_rules_reach_is_named():
+    stack = NetworkSettings(neuron="lsnn", neurons=6, layers=2, trainable=("tau_out",))
+    with pytest.raises(InvalidSetting, match=r"no path of it reaches layers\[0\]\.neuron\.tau_out, which"):
+        Learner(dataclasses.replace(small(), network=stack), [0]).init()
+    reached = dataclasses.replace(stack, trainable=("tau_m", "beta"))
+    Learner(dataclasses.replace(small("eprop1:random"), network=reached), [0]).init()
 
 
 def test_kolen_pollack_decay_brings_feedback_towards_the_readout():

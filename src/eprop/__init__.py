@@ -18,6 +18,7 @@ from eprop.neurons import Rate as Rate
 from eprop.online import OnlineLearner as OnlineLearner
 from eprop.online import OnlineMetrics as OnlineMetrics
 from eprop.online import OnlineState as OnlineState
+from eprop.online import suggested_window as suggested_window
 from eprop.rules import BPTT as BPTT
 from eprop.rules import RTRL as RTRL
 from eprop.rules import EProp1 as EProp1

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped
 
 from eprop.eligibility import Carry, Synapses, start, with_traces
 from eprop.errors import require
@@ -19,7 +19,7 @@ from eprop.rules import Rule
 
 class LayerOutput(NamedTuple):
     z: Float[Array, "time batch neuron"]
-    z_bar: Float[Array, "time batch neuron"]
+    z_bar: Float[Array, "frame batch neuron"]  # a frame is a step, unless the readout's filter says otherwise
     carry: Any
 
 
@@ -82,6 +82,11 @@ class Recurrent(eqx.Module):
     def size(self) -> int:
         return self.w_rec.shape[-1]
 
+    @property
+    def frame(self) -> int:
+        """Steps a frame of the readout."""
+        return self.neuron.frame if isinstance(self.neuron, Filtered) else 1
+
     def synapses(self) -> Synapses:
         """The weights that act: masked, without autapses, and with a place for every current."""
         w_in, w_rec = self.w_in, self.w_rec
@@ -118,13 +123,14 @@ class Recurrent(eqx.Module):
         """Run the layer; `lengths` are not needed here (a causal layer cannot see what follows a sample's end)."""
         carry = self.start(inputs.shape[1]) if carry is None else carry
         outputs, carry = rule.unroll(self.neuron, self.synapses(), inputs, carry)
-        return LayerOutput(recurrent_output(outputs), readout_output(outputs), carry)
+        return LayerOutput(recurrent_output(outputs), readout_output(outputs)[self.frame - 1 :: self.frame], carry)
 
 
 class Bidirectional(eqx.Module):
     """Two layers side by side, one reading time forwards and one backwards; outputs are concatenated.
 
     With `lengths` the backward layer starts at each sample's own last step. Not online: it needs the whole sequence.
+    A readout's filter runs with its layer: the backward layer's, backwards in time.
     """
 
     forward: Recurrent
@@ -134,6 +140,10 @@ class Bidirectional(eqx.Module):
     def size(self) -> int:
         return self.forward.size + self.backward.size
 
+    @property
+    def frame(self) -> int:
+        return self.forward.frame
+
     def start(self, batch: int, traces: bool = False) -> tuple[Carry, Carry]:
         return self.forward.start(batch, traces), self.backward.start(batch, traces)
 
@@ -141,8 +151,10 @@ class Bidirectional(eqx.Module):
         ahead, behind = (None, None) if carry is None else carry
         first = self.forward(inputs, rule, ahead)
         second = self.backward(reverse_time(inputs, lengths), rule, behind)
-        join = lambda a, b: jnp.concatenate([a, reverse_time(b, lengths)], axis=-1)  # noqa: E731
-        return LayerOutput(join(first.z, second.z), join(first.z_bar, second.z_bar), (first.carry, second.carry))
+        frames = None if lengths is None else lengths // self.frame
+        join = lambda a, b, ends: jnp.concatenate([a, reverse_time(b, ends)], axis=-1)  # noqa: E731
+        z_bar = join(first.z_bar, second.z_bar, frames)
+        return LayerOutput(join(first.z, second.z, lengths), z_bar, (first.carry, second.carry))
 
 
 class Readout(eqx.Module):
@@ -179,8 +191,26 @@ class Readout(eqx.Module):
         return broadcast_readout(z_bar, self.weight, self.feedback_weights, feedback) + self.bias[None, None]
 
 
+class Embedding(eqx.Module):
+    """A vector for each symbol, trained with everything else: `x_t = E[symbol_t]`.
+
+    Args:
+        symbols, width: numbers of symbols, and of channels they become.
+        key: random key. `E ~ N(0, 1)`.
+    """
+
+    weight: Float[Array, "symbol width"]
+
+    def __init__(self, symbols: int, width: int, *, key: PRNGKeyArray, dtype: Any = jnp.float32) -> None:
+        require(symbols >= 1 and width >= 1, f"symbols = {symbols}, width = {width}: must be at least 1")
+        self.weight = jax.random.normal(key, (symbols, width), dtype)
+
+    def __call__(self, symbols: Int[Array, "time batch"]) -> Float[Array, "time batch width"]:
+        return self.weight[symbols]
+
+
 class NetworkOutput(NamedTuple):
-    y: Float[Array, "time batch output"]
+    y: Float[Array, "frame batch output"]
     z: tuple[Float[Array, "time batch neuron"], ...]  # one entry a layer
     carry: tuple
 
@@ -189,7 +219,9 @@ class Network(eqx.Module):
     """Recurrent layers, one on the other, and a readout.
 
     The readout reads the last layer's `z_bar`, or every layer's where `read_all` (as the authors' CTC network).
-    A layer above another is fed with its unfiltered `z`.
+    A layer above another is fed with its unfiltered `z`. Where the layers' readout sees frames of several
+    steps (see `Filtered`), inputs, outputs and lengths count frames, and each input is held for a frame.
+    With an `embedding` the inputs are symbols (integers).
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -204,11 +236,14 @@ class Network(eqx.Module):
     layers: tuple[Recurrent | Bidirectional, ...]
     readout: Readout
     read_all: bool = eqx.field(default=False, static=True)
+    embedding: Embedding | None = None
 
     def __check_init__(self) -> None:
         read = sum(layer.size for layer in self.layers) if self.read_all else self.layers[-1].size
         rows = self.readout.weight.shape[0]
         require(rows == read, f"readout: expected {read} rows (neurons read), got {rows}")
+        frames = {layer.frame for layer in self.layers}
+        require(len(frames) == 1, f"layers: expected one length of a frame, got {sorted(frames)} steps")
 
     def start(self, batch: int, traces: bool = False) -> tuple:
         """Carries before the first step, one a layer; with `traces`, eligibility vectors are carried over windows."""
@@ -216,7 +251,7 @@ class Network(eqx.Module):
 
     def __call__(
         self,
-        inputs: Float[Array, "time batch n_in"],
+        inputs: Float[Array, "frame batch n_in"] | Int[Array, "frame batch"],
         rule: Rule,
         carry: tuple | None = None,
         lengths: Int[Array, "batch"] | None = None,  # noqa: F821
@@ -227,7 +262,9 @@ class Network(eqx.Module):
             f"rule {rule.label!r} trains one recurrent layer, and this network has {len(self.layers)}",
         )
         carry = self.start(inputs.shape[1]) if carry is None else carry
-        results, below = [], inputs
+        frame = self.layers[0].frame
+        lengths = None if lengths is None else lengths * frame
+        results, below = [], hold(inputs if self.embedding is None else self.embedding(inputs), frame)
         for layer, layer_carry in zip(self.layers, carry, strict=True):
             results.append(layer(below, rule, layer_carry, lengths))
             below = results[-1].z
@@ -239,11 +276,16 @@ class Network(eqx.Module):
 def trainable(network: Network, rule: Rule) -> PyTree:
     """A tree of booleans: which leaves of the network `rule` trains.
 
-    All weights; the neuron constants that were marked; the feedback weights where they adapt.
+    All weights, or those that a control trains; the neuron constants that were marked; the feedback weights
+    where they adapt.
     """
     leaf_is_weight = jax.tree.map(eqx.is_inexact_array, network)
 
     def of_layer(layer: Recurrent, mask: Recurrent) -> Recurrent:
+        if rule.trains == "readout":
+            return jax.tree.map(lambda _: False, mask)
+        if rule.trains == "inputs":
+            mask = eqx.tree_at(lambda m: m.w_rec, mask, False)
         constants = jax.tree.map(lambda _: False, mask.neuron)
         for name in layer.trainable:
             constants = eqx.tree_at(lambda n, name=name: getattr(_owner(n, name), name), constants, True)
@@ -276,6 +318,11 @@ def as_arrays(neuron: Neuron, names: tuple[str, ...], n: int, dtype: Any) -> Neu
         array = jnp.broadcast_to(jnp.asarray(value, dtype), (n,))
         neuron = eqx.tree_at(lambda m, name=name: getattr(_owner(m, name), name), neuron, array)
     return jax.tree.map(lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, neuron)
+
+
+def hold(x: Shaped[Array, "frame *rest"], steps: int) -> Array:  # noqa: F821
+    """Each entry held for so many steps."""
+    return x if steps == 1 else jnp.repeat(x, steps, axis=0)
 
 
 def reverse_time(x: Float[Array, "time batch n"], lengths: Int[Array, "batch"] | None) -> Array:  # noqa: F821

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from eprop.errors import require, require_positive
-from eprop.networks import Bidirectional, Network, kolen_pollack_decay, trainable
+from eprop.networks import Bidirectional, Network, Recurrent, kolen_pollack_decay, trainable
 from eprop.rules import Rule
 
 Loss = Callable[[Array, Any, Array], Array]
@@ -31,6 +31,7 @@ class Late(NamedTuple):
     targets: PyTree  # [behind - delay, batch, ...]
     mask: Float[Array, "wait batch"]
     carry: tuple
+    empty: Int[Array, ""]  # windows before the learner meets the first step
 
 
 class OnlineState(NamedTuple):
@@ -43,6 +44,25 @@ class OnlineState(NamedTuple):
     rates: tuple[Float[Array, "neuron"], ...]  # noqa: F821  # running mean of z, a layer each
     windows: Int[Array, ""]
     late: Late | None = None
+
+
+def suggested_window(network: Network, batch: int = 1) -> int:
+    """Steps a window at which a stream is learnt fast in little memory, from the sizes of the network.
+
+    Each window reads and writes the eligibility vectors once, `[batch, pre, current, neuron]`: the longer it is, the
+    less that weighs. At this length a window's own activity takes about as much memory as the vectors.
+
+    Example:
+        >>> import jax
+        >>> from eprop import LSTM, Network, Readout, Recurrent, suggested_window
+        >>> layer = Recurrent(LSTM(), 20, 100, key=jax.random.key(0))
+        >>> suggested_window(Network((layer,), Readout(100, 1, key=jax.random.key(1))))
+        36
+    """
+    carried = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(lambda: network.start(batch, traces=True))))
+    currents = sum(layer.size * layer.neuron.num_currents for layer in network.layers if isinstance(layer, Recurrent))
+    a_step = batch * (currents + 6 * sum(layer.size for layer in network.layers))
+    return min(max(carried // a_step, 16), 128)
 
 
 class OnlineMetrics(NamedTuple):
@@ -67,7 +87,7 @@ class OnlineLearner:
             learner then follows the predictions by `delay` steps, rounded up to whole windows, and all windows have
             one length.
         rate_target, rate_strength, rate_window: firing-rate regularisation towards `rate_target` (spikes a step)
-            with `c_reg = rate_strength`, from a running mean over `rate_window` steps.
+            with `c_reg = rate_strength`, from a running mean over `rate_window` steps that starts at the target.
         kolen_pollack: decay of `W_out` and `B` at each update, with adaptive feedback.
 
     Approximation: that of the rule. In a stack a lower layer's learning signal, which passes through the neurons of
@@ -114,24 +134,34 @@ class OnlineLearner:
         self.update_every, self.delay, self.kolen_pollack = update_every, delay, kolen_pollack
         self.rate_target, self.rate_strength, self.rate_window = rate_target, rate_strength, rate_window
         self._step = eqx.filter_jit(self._one_step, donate="all-except-first")
+        self._run = eqx.filter_jit(self._many_steps, donate="all-except-first")
+        self._predictions = eqx.filter_jit(lambda state, inputs: self._predict(state, inputs)[0])
         self._update = eqx.filter_jit(self._apply, donate="all")
 
-    def init(self, network: Network, batch: int = 1) -> OnlineState:
-        """The state before the first step: zero traces, and a copy of the network that the learner owns."""
+    def init(self, network: Network, batch: int = 1, first: tuple[Array, Any] | None = None) -> OnlineState:
+        """The state before the first step: zero traces, and a copy of the network that the learner owns.
+
+        Args:
+            network: the network to train.
+            batch: streams side by side.
+            first: inputs and targets of one window (their shapes and types count), where the state must have from the
+                start the structure that late targets give it at the first `step`: to restore a saved one into.
+        """
         require(
             not any(isinstance(layer, Bidirectional) for layer in network.layers),
             "network: a bidirectional layer needs the whole sequence, it cannot learn from a stream",
         )
         network = jax.tree.map(lambda x: jnp.array(x) if eqx.is_array(x) else x, network)
         chosen = eqx.filter(network, trainable(network, self.rule))
-        return OnlineState(
+        state = OnlineState(
             network,
             network.start(batch, traces=self.rule.carries_traces),
             self.optimiser.init(chosen),
             jax.tree.map(jnp.zeros_like, chosen),
-            tuple(jnp.zeros((layer.size,), network.readout.weight.dtype) for layer in network.layers),
+            tuple(jnp.full((layer.size,), self.rate_target, network.readout.weight.dtype) for layer in network.layers),
             jnp.zeros((), jnp.int32),
         )
+        return state if first is None else self._with_late(state, *first)
 
     def step(
         self,
@@ -153,9 +183,41 @@ class OnlineLearner:
         """
         if mask is None:
             mask = jnp.full(inputs.shape[:2], targets is not None, inputs.dtype)
-        if self.delay and state.late is None:
-            state = state._replace(late=self._none_yet(state, inputs, targets, mask))
+        state = self._with_late(state, inputs, targets)
         return self._step((inputs, targets, jnp.asarray(mask, inputs.dtype)), state)
+
+    def run(
+        self,
+        state: OnlineState,
+        inputs: Float[Array, "time batch n_in"],
+        targets: Any,
+        mask: Float[Array, "time batch"],
+        *,
+        window: int,
+        count: int | None = None,
+    ) -> tuple[OnlineState, Float[Array, "time batch output"], OnlineMetrics]:
+        """Several windows in one compiled call, each as `step` takes it: for steps that have come in bulk.
+
+        Args:
+            state: as in `step`.
+            inputs, targets, mask: as in `step`, of all windows one after the other.
+            window: steps a window; divides the time that the arrays are long.
+            count: windows to take; None: all. What lies behind is padding: any count is served by the same
+                compiled code, so that numbers do not depend on how a stream happened to arrive.
+
+        Returns:
+            The new state, the outputs (zero in the padding), and metrics: the loss of all windows, the rate after them.
+        """
+        time = inputs.shape[0]
+        require(window >= 1 and time % window == 0, f"window = {window}: must divide the {time} steps of inputs")
+        count = time // window if count is None else count
+        require(0 <= count <= time // window, f"count = {count}: must be from 0 to {time // window} windows")
+        state = self._with_late(state, inputs[:window], jax.tree.map(lambda x: x[:window], targets))
+        return self._run((inputs, targets, mask, jnp.asarray(count)), state, window)
+
+    def predict(self, state: OnlineState, inputs: Float[Array, "time batch n_in"]) -> Float[Array, "time batch output"]:
+        """The outputs at the next steps' inputs, without learning and without going on."""
+        return self._predictions(state, inputs)
 
     def update(self, state: OnlineState) -> OnlineState:
         """Apply the gradient summed since the last update: for `update_every=None`."""
@@ -164,12 +226,24 @@ class OnlineLearner:
     def _one_step(self, data, state: OnlineState):
         inputs, targets, mask = data
         if state.late is None:
-            state, y, loss = self._learn(state, inputs, targets, mask)
-        else:
-            y, newest = self._predict(state, inputs)
-            state, late, seen = self._wait(state, inputs, targets, mask)
-            state, _, loss = self._learn(state, *seen)
-            state = state._replace(late=late._replace(carry=newest))
+            state, y, loss = self._advance(state, inputs, targets, mask)
+            return state, y, OnlineMetrics(loss, _mean_rate(state))
+        y, newest = self._predict(state, inputs)
+        due = state.late.empty == 0
+        state, behind = self._wait(state, inputs, targets, mask, newest)
+        arrays, static = eqx.partition(state, eqx.is_array)
+
+        def learn(arrays):
+            state, _, loss = self._advance(eqx.combine(arrays, static), *behind)
+            return eqx.filter(state, eqx.is_array), loss
+
+        arrays, loss = jax.lax.cond(due, learn, lambda arrays: (arrays, jnp.zeros((), y.dtype)), arrays)
+        state = eqx.combine(arrays, static)
+        return state, y, OnlineMetrics(loss, _mean_rate(state))
+
+    def _advance(self, state: OnlineState, inputs, targets, mask):
+        """Learn from one window, and update the weights if it is time."""
+        state, y, loss = self._learn(state, inputs, targets, mask)
         state = state._replace(windows=state.windows + 1)
         if self.update_every == 1:
             state = self._apply(state)
@@ -178,8 +252,25 @@ class OnlineLearner:
             arrays, static = eqx.partition(state, eqx.is_array)
             apply = lambda a: eqx.filter(self._apply(eqx.combine(a, static)), eqx.is_array)  # noqa: E731
             state = eqx.combine(jax.lax.cond(due, apply, lambda a: a, arrays), static)
-        rate = jnp.concatenate(state.rates).mean()
-        return state, y, OnlineMetrics(loss, rate)
+        return state, y, loss
+
+    def _many_steps(self, data, state: OnlineState, window: int):
+        *data, count = data
+        inputs = data[0]
+        arrays, static = eqx.partition(state, eqx.is_array)
+
+        def one(i, carried):
+            arrays, y, loss, _ = carried
+            part = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, i * window, window), data)
+            state, y_window, metrics = self._one_step(part, eqx.combine(arrays, static))
+            y = jax.lax.dynamic_update_slice_in_dim(y, y_window, i * window, axis=0)
+            return eqx.filter(state, eqx.is_array), y, loss + metrics.loss, metrics.rate
+
+        weight = state.network.readout.weight
+        nothing = jnp.zeros((), weight.dtype)
+        y = jnp.zeros((*inputs.shape[:2], weight.shape[1]), weight.dtype)
+        arrays, y, loss, rate = jax.lax.fori_loop(0, count, one, (arrays, y, nothing, nothing))
+        return eqx.combine(arrays, static), y, OnlineMetrics(loss, rate)
 
     def _learn(self, state: OnlineState, inputs, targets, mask):
         """Run one window and add its gradient."""
@@ -220,7 +311,12 @@ class OnlineLearner:
 
     # Late targets: a second copy of the neurons' state makes the predictions, ahead of the learner.
 
-    def _none_yet(self, state: OnlineState, inputs, targets, mask) -> Late:
+    def _with_late(self, state: OnlineState, inputs, targets) -> OnlineState:
+        if self.delay and state.late is None:
+            return state._replace(late=self._none_yet(state, inputs, targets))
+        return state
+
+    def _none_yet(self, state: OnlineState, inputs, targets) -> Late:
         require(targets is not None, "targets: the first window of a stream with late targets needs a (masked) target")
         window, batch = inputs.shape[:2]
         behind = -(-self.delay // window) * window
@@ -231,14 +327,15 @@ class OnlineLearner:
             waiting,
             jnp.zeros((behind - self.delay, batch), inputs.dtype),
             state.network.start(batch, traces=False),
+            jnp.asarray(behind // window, jnp.int32),
         )
 
     def _predict(self, state: OnlineState, inputs):
-        assert state.late is not None
-        result = state.network(inputs, self.rule, state.late.carry)
+        carry = state.carry if state.late is None else state.late.carry
+        result = state.network(inputs, self.rule, carry)
         return result.y, jax.lax.stop_gradient(result.carry)
 
-    def _wait(self, state: OnlineState, inputs, targets, mask):
+    def _wait(self, state: OnlineState, inputs, targets, mask, carry):
         """What the learner sees now: inputs of `behind` steps ago, with the targets that have come since."""
         late = state.late
         assert late is not None
@@ -251,13 +348,15 @@ class OnlineLearner:
         all_inputs, all_mask = join(late.inputs, inputs), join(late.mask, mask)
         all_targets = jax.tree.map(lambda old, new: join(old, jnp.asarray(new)), late.targets, targets)
         head, tail = (lambda x: x[:window]), (lambda x: x[window:])
-        steps, behind = state.windows * window, late.inputs.shape[0]
-        started = (steps >= behind).astype(mask.dtype)
-        carry = jax.tree.map(
-            lambda now, first: jnp.where(steps > behind, now, first),
-            state.carry,
-            state.network.start(inputs.shape[1], traces=self.rule.carries_traces),
+        late = Late(
+            tail(all_inputs),
+            jax.tree.map(tail, all_targets),
+            tail(all_mask),
+            carry,
+            jnp.maximum(late.empty - 1, 0),
         )
-        late = late._replace(inputs=tail(all_inputs), targets=jax.tree.map(tail, all_targets), mask=tail(all_mask))
-        seen = (head(all_inputs), jax.tree.map(head, all_targets), head(all_mask) * started)
-        return state._replace(carry=carry), late, seen
+        return state._replace(late=late), (head(all_inputs), jax.tree.map(head, all_targets), head(all_mask))
+
+
+def _mean_rate(state: OnlineState) -> Float[Array, ""]:
+    return jnp.concatenate(state.rates).mean()

@@ -22,6 +22,8 @@ class NetworkSettings:
     """Recurrent layers, one on the other."""
     bidirectional: bool = False
     """Each layer reads time in both directions."""
+    embedding: int | None = None
+    """Width of the trained embedding that symbols (words, characters) pass first; None: inputs are numbers."""
     adaptive_fraction: float = 0.5
     """Share of adaptive neurons in an lsnn."""
     tau_m: float = 20.0
@@ -54,6 +56,10 @@ class NetworkSettings:
     """Adaptation counts emitted spikes; if not: threshold crossings, also while refractory (TIMIT code)."""
     readout_gain: Literal["one", "one-minus-kappa"] = "one"
     """Factor on the output into the readout's leak: one, or 1-kappa (the tutorials)."""
+    steps_per_frame: int = 1
+    """Steps (ms) for which each step of the data is held; the readout sees the mean over them, then leaks."""
+    read_all: bool = False
+    """The readout reads all layers, not the last alone."""
     bias: bool = False
     """Neurons have a trained bias current."""
     autapses: bool | None = None
@@ -66,14 +72,26 @@ class NetworkSettings:
     """Standard deviation of initial readout weights; None: 1/sqrt(neurons)."""
     feedback_scale: float | None = None
     """Standard deviation of initial feedback weights; None: 1/sqrt(neurons)."""
+    synthesiser_hidden: tuple[int, ...] = ()
+    """Hidden units of the synthetic-gradient module (e-prop 3), a number a layer; none: it is linear."""
     precision: Literal["float32", "float64"] = "float32"
     """Floating-point precision."""
 
     def __post_init__(self) -> None:
         require_positive(neurons=self.neurons, layers=self.layers, tau_m=self.tau_m, tau_a=self.tau_a, v_th=self.v_th)
-        require_positive(tau_out=self.tau_out, gamma=self.gamma, weight_scale=self.weight_scale)
+        require_positive(
+            tau_out=self.tau_out, embedding=self.embedding, gamma=self.gamma, weight_scale=self.weight_scale
+        )
         require(self.n_refractory >= 1, f"n_refractory = {self.n_refractory}: must be at least 1 (1 means none)")
+        require(
+            all(h >= 1 for h in self.synthesiser_hidden),
+            f"synthesiser_hidden = {self.synthesiser_hidden}: a hidden layer needs at least one unit",
+        )
         require(self.beta >= 0, f"beta = {self.beta}: must be 0 or above")
+        require(
+            self.steps_per_frame == 1 or self.steps_per_frame > 1 and self.tau_out is not None,
+            f"steps_per_frame = {self.steps_per_frame}: must be at least 1; above 1 it needs a leaky readout (tau-out)",
+        )
         require(0 <= self.adaptive_fraction <= 1, f"adaptive_fraction = {self.adaptive_fraction}: must be from 0 to 1")
 
 
@@ -103,12 +121,17 @@ class OptimiserSettings:
     """Strength c_reg of c_reg sum_j (f_j - target)^2, f in spikes a ms (spiking models only)."""
     weight_penalty: float = 0.0
     """Strength of the L2 penalty on trained weights."""
+    synthesiser_learning_rate: float = 0.0003
+    """Learning rate (Adam) of the synthetic-gradient module."""
+    update_every: Literal["window", "sequence"] = "window"
+    """On tasks that come in windows: update the weights after each window, or once a sequence with the sum."""
     kolen_pollack_decay: float = 0.001
     """With adaptive feedback, W_out and B shrink by this share at each update."""
 
     def __post_init__(self) -> None:
         require_positive(learning_rate=self.learning_rate, decay_factor=self.decay_factor, clip=self.clip)
         require_positive(decay_every=self.decay_every, adam_epsilon=self.adam_epsilon)
+        require_positive(synthesiser_learning_rate=self.synthesiser_learning_rate)
         require(self.warmup >= 0, f"warmup = {self.warmup}: must be 0 or above")
         require(self.rate_strength >= 0, f"rate_strength = {self.rate_strength}: must be 0 or above")
         require(
@@ -121,11 +144,12 @@ class RuleSettings:
     """The learning rule."""
 
     rule: str = "eprop1"
-    """Learning rule: bptt, truncated_bptt, rtrl, eprop1; also with its option: eprop1:random, truncated_bptt:20."""
+    """Learning rule: bptt, truncated_bptt, rtrl, eprop1, the window rules synthetic_gradients, eligibility_only
+    and eprop3, or the control fixed (recurrent weights stay); also with its option: eprop1:random, eprop3:4."""
     feedback: Feedback = "symmetric"
     """Where e-prop 1's feedback weights come from. uniform is a control."""
     window: int = 50
-    """Steps a window, for truncated_bptt."""
+    """Steps a window, for truncated_bptt and e-prop 3's family, where the rule's name does not say."""
 
     def __post_init__(self) -> None:
         self.make()
@@ -149,6 +173,8 @@ class RunSettings:
     """Iterations between evaluations on held-out data (a line of metrics.jsonl each)."""
     evaluation_batch: int | None = None
     """Samples of an evaluation; None: as many as `batch`."""
+    update_window: int | None = None
+    """Learn online: update the weights every so many steps within a sequence, traces carried; None: once a sequence."""
     stop_below: float | None = None
     """Stop once the metric, evaluated, is below this; None: run all iterations."""
 
@@ -157,7 +183,7 @@ class RunSettings:
         require(self.batch >= 1, f"batch = {self.batch}: must be at least 1")
         require(self.evaluate_every >= 1, f"evaluate_every = {self.evaluate_every}: must be at least 1")
         require(0 <= self.seed < 2**31, f"seed = {self.seed}: must be from 0 to 2^31 - 1")
-        require_positive(evaluation_batch=self.evaluation_batch)
+        require_positive(evaluation_batch=self.evaluation_batch, update_window=self.update_window)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,9 @@ COMMANDS = {
     "compare": ("_training", "compare TASK --out DIR", "several rules on the same data and initial weights"),
     "gradients": ("_training", "gradients TASK --out DIR", "how well each rule's gradient is aligned with BPTT's"),
     "reproduce": ("_reproduce", "reproduce NAME --out DIR", "a published figure: all runs, table and picture"),
+    "data": ("_data", "data speech --out DIR", "speak a corpus in TIMIT's layout, with phones and their boundaries"),
+    "transcribe": ("_transcribe", "transcribe RUN FILE.wav", "phones of a sound file, with times, and a picture"),
+    "bench": ("_bench", "bench --out DIR", "times and memory: BPTT, e-prop whole, streaming and stepwise"),
     "resume": ("_folders", "resume DIR", "go on with an interrupted run, to the same numbers"),
     "plot": ("_folders", "plot DIR", "draw a run's pictures again"),
 }

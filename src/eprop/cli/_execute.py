@@ -2,12 +2,15 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 
 from eprop.errors import require
 from eprop.training import Interrupted, RunFolder, experiment_from_json, train
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def execute(folder: RunFolder) -> None:
@@ -40,6 +43,8 @@ def execute(folder: RunFolder) -> None:
                 table = reproduction.run(folder, settings)
                 draw_all(folder)
                 console.print(table)
+            case "bench":
+                measure(folder, console)
             case _:
                 experiment = experiment_from_json(config["task"], config["experiment"], folder.path)
                 summary = train(
@@ -54,6 +59,21 @@ def execute(folder: RunFolder) -> None:
     except Interrupted:
         print(f"eprop: stopped; nothing is lost: go on with 'eprop resume {folder.path}'", file=sys.stderr)
         sys.exit(130)
+
+
+def measure(folder: RunFolder, console: "Console") -> None:
+    """Benchmark; tables and pictures stand before a wrong gradient's error."""
+    from rich.console import Console
+
+    from eprop.bench import bench_tables, check_not_refused, run_bench
+
+    status = Console(stderr=True)
+    with status.status("bench") as spinner:
+        bench = run_bench(folder, spinner.update)
+    for table in bench_tables(bench):
+        console.print(table)
+    draw_all(folder)
+    check_not_refused(bench)
 
 
 def draw_all(folder: RunFolder) -> None:

@@ -1,7 +1,9 @@
 """From arguments to settings: flags are made from the dataclasses by tyro; its complaints become one line."""
 
 import contextlib
+import dataclasses
 import io
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -34,7 +36,8 @@ def parse(kind: type[T], arguments: list[str], *, prog: str, description: str, d
             )
     except SystemExit as stop:
         if stop.code:
-            raise InvalidSetting(_one_line(complaint.getvalue())) from None
+            said = _one_line(complaint.getvalue())
+            raise InvalidSetting(said + _nearest(said, default)) from None
         raise
 
 
@@ -85,3 +88,22 @@ def _one_line(box: str) -> str:
     for prefix in SETTING_GROUPS:
         said = said.removeprefix(f"Error parsing {prefix}: ")
     return said
+
+
+def _nearest(said: str, default: Any) -> str:
+    """The nearest valid name to the one that tyro complains of."""
+    wrong = re.search(r"invalid choice '([^']*)'", said)
+    if wrong:
+        return suggestion(wrong[1], re.findall(r"'([^']*)'", said.partition("Expected one of")[2]))
+    wrong = re.search(r"Unrecognized options: (--[^\s,=]+)", said)
+    return suggestion(wrong[1], _flags(default)) if wrong else ""
+
+
+def _flags(options: Any) -> list[str]:
+    """All flags of a dataclass of settings."""
+    found = []
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        nested = field.name in SETTING_GROUPS and dataclasses.is_dataclass(value)
+        found += _flags(value) if nested else [f"--{field.name.replace('_', '-')}"]
+    return found

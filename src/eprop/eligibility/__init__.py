@@ -1,6 +1,10 @@
 """Eligibility traces for any neuron model: the stepwise reference, the windowed engine, the unroll."""
 
+from eprop.eligibility._boundary import unroll_with_boundary as unroll_with_boundary
 from eprop.eligibility._carry import dense_traces as dense_traces
+from eprop.eligibility._late import reset_carry as reset_carry
+from eprop.eligibility._late import settle_traces as settle_traces
+from eprop.eligibility._late import with_late_traces as with_late_traces
 from eprop.eligibility._stepwise import dense_zero_traces as dense_zero_traces
 from eprop.eligibility._stepwise import eligibility_step as eligibility_step
 from eprop.eligibility._stepwise import eligibility_traces as eligibility_traces
@@ -8,6 +12,7 @@ from eprop.eligibility._stepwise import stepwise_gradient as stepwise_gradient
 from eprop.eligibility._structure import trace_structure as trace_structure
 from eprop.eligibility._trajectory import Carry as Carry
 from eprop.eligibility._trajectory import Gradients as Gradients
+from eprop.eligibility._trajectory import LateTraces as LateTraces
 from eprop.eligibility._trajectory import Synapses as Synapses
 from eprop.eligibility._trajectory import Traces as Traces
 from eprop.eligibility._trajectory import Trajectory as Trajectory

@@ -126,7 +126,7 @@ def _advance_component(
     gamma: Float[Array, "time batch current neuron"],
     presynaptic: Float[Array, "time batch pre"],
     vectors: Sequence[Array],
-) -> Float[Array, "batch pre current neuron"]:
+) -> Float[Array, "batch pre reached neuron"]:
     """`sum_b Phi_ab eps_b + sum_t gamma_t x_t^T` of one component `a`.
 
     A shared vector takes part as one more step's presynaptic activity, with `Phi` for its `gamma`.
@@ -157,7 +157,9 @@ def _decay_and_add(
     """`sum Phi eps + sum_t x_t gamma_t`, written over the first `eps`: every vector is read once."""
     batch, n_pre, k, n = terms[0][1].shape
     if x.shape[0] <= FUSED:
-        new = sum(phi[:, None, None, :] * vector for phi, vector in terms)
+        new = jnp.zeros_like(terms[0][1])
+        for phi, vector in terms:
+            new = new + phi[:, None, None, :] * vector
         for x_t, gamma_t in zip(x, gamma, strict=True):
             new = new + x_t[:, :, None, None] * gamma_t[:, None]
         return new

@@ -32,12 +32,28 @@ class Traces(NamedTuple):
     constants: tuple[PyTree, ...]
 
 
+class LateTraces(NamedTuple):
+    """Eligibility vectors at the *start* of the last window, and what that window adds: `unroll_with_boundary`'s.
+
+    They are advanced when the next window begins, and then read only: so the big arrays are written in place.
+
+    vectors: as `Traces`, but `[batch, presynaptic, kept, neuron]`: the currents that can leave a trace.
+    adjoints: for each component, the window's adjoint from its unit vector: over constants `[batch, neuron]`,
+        over the components at the start (`Phi`), and over the kept currents (`gamma`, `[time, batch, kept, neuron]`).
+    presynaptic: `[x_t, z_{t-1}, 1]` of the window.
+    """
+
+    vectors: Traces
+    adjoints: tuple[tuple[PyTree, tuple[Array, ...], Float[Array, "time batch kept neuron"]], ...]
+    presynaptic: Float[Array, "time batch pre"]
+
+
 class Carry(NamedTuple):
     """What a window hands to the next: neuron state, last output, and (if asked for) eligibility vectors."""
 
     state: State
     z: Float[Array, "batch neuron"]
-    traces: Traces | None = None
+    traces: Traces | LateTraces | None = None
 
 
 class Trajectory(NamedTuple):

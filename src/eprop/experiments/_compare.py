@@ -78,6 +78,7 @@ def run_comparison(folder: RunFolder, done: Callable[[dict[str, Any]], None] | N
         "task": config["task"],
         "neuron": experiment.network.neuron,
         "metric": summary["metric"],
+        "lower_is_better": experiment.task.lower_is_better,
         "seeds": config["seeds"],
         "rows": rows,
         "versions": summary["versions"],
@@ -98,11 +99,16 @@ def rule_folder(folder: RunFolder, name: str) -> RunFolder:
     )
 
 
+def better(lower: bool) -> str:
+    return f"{'lower' if lower else 'higher'} is better"
+
+
 def comparison_table(comparison: dict[str, Any]) -> Table:
     """The table a comparison ends with."""
     metric = comparison["metric"]
     seeds = len(comparison["seeds"])
-    table = Table(title=f"{comparison['task']}, {comparison['neuron']}: {metric} (lower is better), {seeds} seed(s)")
+    order = better(comparison.get("lower_is_better", True))
+    table = Table(title=f"{comparison['task']}, {comparison['neuron']}: {metric} ({order}), {seeds} seed(s)")
     for column in ("rule", "mean", "std", "values", "iterations", "seconds"):
         table.add_column(column, justify="left" if column == "rule" else "right")
     for row in comparison["rows"]:

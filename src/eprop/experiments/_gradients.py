@@ -36,7 +36,8 @@ class Alignment:
 
     def __call__(self, learner: Learner, state: TrainState, iteration: int) -> dict[str, Any]:
         """The observer that `train` calls: an entry `alignment` for the line of metrics."""
-        data = learner.data if learner.task.shared_data else jax.tree.map(lambda x: x[0], learner.data)
+        data = learner.part(iteration)
+        data = data if learner.task.shared_data else jax.tree.map(lambda x: x[0], data)
         key = stream(learner.keys[0], EVALUATION_OF_GRADIENTS, iteration)
         measured = self._measure(learner.network(state), data, key)
         return {

@@ -11,7 +11,7 @@ import optax
 from jaxtyping import PRNGKeyArray
 from rich.table import Table
 
-from eprop.errors import require
+from eprop.errors import InvalidSetting, require
 from eprop.experiments._reproduction import Reproduction
 from eprop.settings import NetworkSettings, OneShotSettings, OptimiserSettings, RunSettings
 from eprop.tasks import Arm, Sinusoids
@@ -20,7 +20,7 @@ from eprop.training import (
     OneShotExperiment,
     OneShotLearner,
     RunFolder,
-    restore_state,
+    restore_newest,
     stream,
     train,
     write_json,
@@ -111,10 +111,10 @@ def load_learnt(folder: RunFolder, learner: OneShotLearner) -> Learnt:
     """
     checkpoints = folder.checkpoints()
     try:
-        latest = checkpoints.latest_step()
-        require(latest is not None, f"{folder.path}: has no checkpoint yet")
-        assert latest is not None
-        return learner.learnt(restore_state(checkpoints, latest, learner.init()))
+        newest = restore_newest(checkpoints, learner.init())
+        if newest is None:
+            raise InvalidSetting(f"{folder.path}: has no checkpoint yet")
+        return learner.learnt(newest[0])
     finally:
         checkpoints.close()
 

@@ -2,11 +2,17 @@
 
 from pathlib import Path
 
-from eprop.experiments import reproduction_of, rule_folder
+from eprop.errors import require
+from eprop.experiments import confusion, reproduction_of, rule_folder, transcribe_test_utterance
+from eprop.figures._bench import bench_figure
 from eprop.figures._comparison import comparison_figure
 from eprop.figures._gradients import alignment_figure
 from eprop.figures._run import learning_figure, sample_figures
-from eprop.figures._style import save
+from eprop.figures._speech import confusion_figure as confusion_figure
+from eprop.figures._speech import draw_speech as draw_speech
+from eprop.figures._speech import utterance_figure as utterance_figure
+from eprop.figures._style import save as save
+from eprop.tasks import Speech, StreamTask
 from eprop.training import RunFolder, load_run, read_json
 
 
@@ -18,6 +24,11 @@ def draw(folder: RunFolder) -> list[Path]:
     """
     if folder.config["command"] == "reproduce":
         return reproduction_of(folder)[0].draw(folder)
+    if folder.config["command"] == "bench":
+        measured = folder.path / "bench.json"
+        require(measured.is_file(), f"{folder.path}: nothing measured yet; go on with 'eprop resume {folder.path}'")
+        bench = read_json(measured)
+        return [save(bench_figure(bench, name), folder.path / f"{name}.png") for name in ("time", "memory")]
     if folder.config["command"] != "compare":
         return _draw_run(folder)
     comparison = folder.path / "comparison.json"
@@ -33,5 +44,12 @@ def _draw_run(folder: RunFolder) -> list[Path]:
     figures = {"learning": learning_figure(folder, run.learner.spiking)} if folder.metrics() else {}
     if folder.config["command"] == "gradients" and folder.metrics():
         figures["alignment"] = alignment_figure(folder)
-    figures |= sample_figures(run)
+    task = run.experiment.task
+    if isinstance(task, Speech):
+        figures["utterance"] = utterance_figure(transcribe_test_utterance(folder.path))
+        if task.objective == "frames":
+            title = f"{folder.path.name}, test set"
+            figures["confusion"] = confusion_figure(confusion(run), task.classes.names, title)
+    elif not isinstance(task, StreamTask):
+        figures |= sample_figures(run)
     return [save(figure, folder.figures / f"{name}.png") for name, figure in figures.items()]

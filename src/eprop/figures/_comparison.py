@@ -6,10 +6,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from eprop.experiments import rule_folder
+from eprop.experiments import better, rule_folder
 from eprop.figures._run import columns, plot_spread
 from eprop.figures._sample import draw_sample
 from eprop.figures._style import TARGET, colour, new_figure, tidy
+from eprop.tasks import StreamTask
 from eprop.training import RunFolder, load_run
 
 
@@ -17,8 +18,10 @@ def comparison_figure(folder: RunFolder, comparison: dict[str, Any]) -> Figure:
     """Metric over iterations and at the end, a colour a rule; for regression also output against target."""
     rows, rules = comparison["rows"], folder.config["rules"]
     runs = [rule_folder(folder, rule) for rule in rules]
-    samples = [draw_sample(load_run(run.path)) for run in runs]
-    regression = samples[0].batch.targets.ndim == 3
+    loaded = load_run(runs[0].path)
+    task = loaded.experiment.task
+    regression = not isinstance(task, StreamTask) and draw_sample(loaded).batch.targets.ndim == 3
+    samples = [draw_sample(load_run(run.path)) for run in runs] if regression else []
     figure = new_figure(11.0, 4.0 + (1.3 * len(rows) if regression else 0.0))
     top = bottom = figure
     if regression:
@@ -35,7 +38,7 @@ def comparison_figure(folder: RunFolder, comparison: dict[str, Any]) -> Figure:
     seeds = len(comparison["seeds"])
     spread = f", mean and range over {seeds} seeds" if seeds > 1 else ""
     tidy(curves, "iteration", metric, f"{comparison['task']}, {comparison['neuron']}{spread}")
-    _final(final, rows, metric)
+    _final(final, rows, f"final {metric} ({better(task.lower_is_better)})")
     if regression:
         panels = np.atleast_1d(bottom.subplots(len(rows), 1, sharex=True))
         for i, (axes, sample) in enumerate(zip(panels, samples, strict=True)):
@@ -45,7 +48,7 @@ def comparison_figure(folder: RunFolder, comparison: dict[str, Any]) -> Figure:
     return figure
 
 
-def _final(axes: Axes, rows: list[dict[str, Any]], metric: str) -> None:
+def _final(axes: Axes, rows: list[dict[str, Any]], label: str) -> None:
     """Each seed a point, their mean a bar."""
     for i, row in enumerate(rows):
         axes.barh(i, row["mean"], color=colour(i), alpha=0.35, height=0.6)
@@ -54,7 +57,7 @@ def _final(axes: Axes, rows: list[dict[str, Any]], metric: str) -> None:
     axes.set_yticks(range(len(rows)), [row["rule"] for row in rows])
     axes.invert_yaxis()
     axes.set_xlim(left=0)
-    tidy(axes, f"final {metric} (lower is better)", "")
+    tidy(axes, label, "")
 
 
 def _output(axes: Axes, y: np.ndarray, target: np.ndarray, shade: str) -> None:

@@ -45,14 +45,15 @@ def activity_figure(run: LoadedRun, sample: Sample) -> Figure:
     """Inputs, neurons, membrane and threshold, outputs against targets, of one held-out sample."""
     figure = new_figure(8.5, 10.0)
     axes = figure.subplots(4, 1, sharex=True, gridspec_kw={"height_ratios": [1, 1.4, 1.2, 1.4]})
-    time = np.arange(sample.batch.inputs.shape[0])
-    _activity(axes[0], np.asarray(sample.batch.inputs[:, 0]), None)
+    frame = sample.layer.frame
+    time = np.arange(frame * sample.batch.inputs.shape[0])
+    _activity(axes[0], np.repeat(np.asarray(sample.batch.inputs[:, 0]), frame, 0), None)
     tidy(axes[0], "", "input", f"{run.folder.path.name}: one held-out sample")
     z = np.asarray(sample.result.z[-1][:, 0])
     _activity(axes[1], z, _adaptive(run, z.shape[1]))
     tidy(axes[1], "", "neuron")
     _membranes(axes[2], sample, z, run.learner.spiking)
-    _outputs(axes[3], sample, time)
+    _outputs(axes[3], sample, time, frame)
     axes[3].set_xlabel("time, steps (ms)")
     axes[3].set_xlim(0, len(time))
     return figure
@@ -105,15 +106,16 @@ def _membranes(axes: Axes, sample: Sample, z: np.ndarray, spiking: bool) -> None
     tidy(axes, "", "membrane of 3 neurons" if threshold is not None else f"state {name} of 3 neurons")
 
 
-def _outputs(axes: Axes, sample: Sample, time: np.ndarray) -> None:
-    y, mask = sample.result.y[:, 0], np.asarray(sample.batch.mask[:, 0])
-    if sample.batch.targets.ndim == 3:
-        for k, target in enumerate(np.asarray(sample.batch.targets[:, 0]).T):
+def _outputs(axes: Axes, sample: Sample, time: np.ndarray, frame: int) -> None:
+    of_sample = lambda x: np.repeat(np.asarray(x[:, 0]), frame, 0)  # noqa: E731
+    y, mask, targets = (of_sample(x) for x in (sample.result.y, sample.batch.mask, sample.batch.targets))
+    if targets.ndim == 2:
+        for k, target in enumerate(targets.T):
             axes.plot(time, target, color=TARGET, lw=1.2, ls="--", label="target" if k == 0 else None)
             axes.plot(time, np.asarray(y[:, k]), color=colour(k), lw=1.4, label=f"output {k}")
         tidy(axes, "", "output")
     else:
-        probabilities, target = np.asarray(jax.nn.softmax(y)), np.asarray(sample.batch.targets[:, 0])
+        probabilities, target = np.asarray(jax.nn.softmax(y)), targets
         shown = np.unique(target[mask]) if probabilities.shape[1] > 4 else np.arange(probabilities.shape[1])
         for k in shown:
             axes.plot(time, probabilities[:, k], color=colour(int(k)), lw=1.4, label=f"class {k}")

@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from eprop.eligibility import Trajectory, eligibility_traces, record, total_learning_signals
 from eprop.eligibility._trajectory import unstack_currents
-from eprop.networks import Bidirectional, NetworkOutput, Recurrent
+from eprop.networks import Bidirectional, NetworkOutput, Recurrent, hold
 from eprop.neurons import Filtered, Neuron, readout_output
 from eprop.tasks import Batch
 from eprop.training import LoadedRun, stream
@@ -44,7 +44,8 @@ def draw_sample(run: LoadedRun) -> Sample:
     dtype = run.experiment.network.precision
     batch = batch._replace(inputs=batch.inputs.astype(dtype))
     result = eqx.filter_jit(learner.forward)(network, batch)
-    layer, inputs = network.layers[-1], batch.inputs if len(network.layers) == 1 else result.z[-2]
+    layer = network.layers[-1]
+    inputs = hold(batch.inputs, layer.frame) if len(network.layers) == 1 else result.z[-2]
     layer = layer.forward if isinstance(layer, Bidirectional) else layer
     _, trajectory = record(layer.neuron, layer.synapses(), inputs, layer.start(1))
     return Sample(batch, result, layer, trajectory, inputs, _observe(layer.neuron, trajectory))
@@ -61,13 +62,13 @@ def _observe(neuron: Neuron, trajectory: Trajectory) -> dict[str, np.ndarray]:
 
 
 def learning_signals(run: LoadedRun, sample: Sample) -> Array:
-    """`L_j^t` of the task's loss, `[time, neuron]`, as the run's rule has it.
+    """`L_j^t` of the task's loss, `[time, neuron]`, as the run's rule has it; of frames, at their last steps.
 
     e-prop 1: the error at the readout, broadcast; it meets traces filtered like the readout. BPTT, its
     truncation and RTRL: the total derivative `dE/dz_j^t`, which holds that filter; it meets unfiltered traces.
     """
     learner, network = run.learner, run.network
-    n = sample.layer.size
+    n, frame = sample.layer.size, sample.layer.frame
 
     def loss(z_bar: Array) -> Array:
         others = jax.lax.stop_gradient(_read(run, sample))[..., n:]  # of the backward direction
@@ -76,9 +77,14 @@ def learning_signals(run: LoadedRun, sample: Sample) -> Array:
 
     layer, start = sample.layer, sample.layer.start(1)
     if learner.rule.name == "eprop1":
-        return jax.grad(loss)(_read(run, sample)[..., :n])[:, 0]
+        of_frames = jax.grad(loss)(_read(run, sample)[..., :n])[:, 0]
+        return jnp.zeros((frame * len(of_frames), n), of_frames.dtype).at[frame - 1 :: frame].set(of_frames)
     _, signals = total_learning_signals(
-        layer.neuron, layer.synapses(), sample.inputs, start, lambda outputs: loss(readout_output(outputs))
+        layer.neuron,
+        layer.synapses(),
+        sample.inputs,
+        start,
+        lambda outputs: loss(readout_output(outputs)[frame - 1 :: frame]),
     )
     if not isinstance(layer.neuron, Filtered):
         return signals[:, 0]
@@ -90,11 +96,13 @@ def _through_filter(neuron: Filtered, signals: Array) -> Array:
     """What learning signals at `z_bar` are at `z`: the filter's adjoint, backwards in time."""
 
     def filter_outputs(z: Array) -> Array:
-        def step(z_bar, z_t):
-            z_bar = neuron.filter(z_bar, z_t)
+        def step(z_bar, inputs):
+            z_t, phase = inputs
+            z_bar = neuron.filter(z_bar, z_t, None if neuron.frame == 1 else phase)
             return z_bar, z_bar
 
-        return jax.lax.scan(step, jnp.zeros_like(z[0]), z)[1]
+        phases = jnp.arange(len(z)) % neuron.frame
+        return jax.lax.scan(step, jnp.zeros_like(z[0]), (z, phases))[1]
 
     return jax.vjp(filter_outputs, jnp.zeros_like(signals))[1](signals)[0]
 
@@ -102,7 +110,7 @@ def _through_filter(neuron: Filtered, signals: Array) -> Array:
 def _read(run: LoadedRun, sample: Sample) -> Array:
     """What the readout reads."""
     layer = run.network.layers[-1]
-    return layer(sample.inputs, run.learner.rule, None, sample.batch.lengths).z_bar
+    return layer(sample.inputs, run.learner.rule, None, layer.frame * sample.batch.lengths).z_bar
 
 
 def synapse_traces(run: LoadedRun, sample: Sample, number: int = 3) -> SynapseTraces:

@@ -4,9 +4,9 @@ from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from eprop.errors import require_choice, require_positive
+from eprop.errors import require, require_choice, require_positive
 from eprop.neurons._base import Neuron, State
 from eprop.neurons._lif import Constant
 
@@ -16,6 +16,7 @@ ReadoutGain = Literal["one", "one-minus-kappa"]
 class FilteredState(NamedTuple):
     neuron: State
     z_bar: Float[Array, "batch neuron"]
+    phase: Int[Array, "batch neuron"] | None = None  # steps into the frame, where frames are longer than a step
 
 
 class Filtered(Neuron):
@@ -27,10 +28,18 @@ class Filtered(Neuron):
     readout has no memory, and the filtered trace `e_bar` is one more component of the eligibility
     vector. Outputs are two: `z` to the other neurons, `z_bar` to the readout.
 
+    A readout that sees frames of several steps, as in the authors' speech network, filters the mean of a frame:
+
+        z_bar_f = kappa z_bar_{f-1} + (c / frame) sum_{t in f} z_t,      kappa = exp(-frame dt / tau_out)
+
+    Step by step that is `z_bar_t = k_t z_bar_{t-1} + (c / frame) z_t` with `k_t = kappa` at the first step of a
+    frame and 1 elsewhere: at a frame's last step, the only one that is read, `z_bar_t` is `z_bar_f`.
+
     Args:
         neuron: the model to wrap.
         tau_out: time constant of the readout, ms, above 0; number or array (trainable).
         gain: `"one"` (c = 1: TIMIT, e-prop 2) or `"one-minus-kappa"` (the tutorials).
+        frame: steps a frame, at least 1.
         dt: length of a step, ms.
 
     Example:
@@ -42,11 +51,13 @@ class Filtered(Neuron):
     neuron: Neuron
     tau_out: Constant = 20.0
     gain: ReadoutGain = eqx.field(default="one", static=True)
+    frame: int = eqx.field(default=1, static=True)
     dt: float = eqx.field(default=1.0, static=True)
 
     def __check_init__(self) -> None:
         require_positive(tau_out=self.tau_out, dt=self.dt)
         require_choice("gain", self.gain, ("one", "one-minus-kappa"))
+        require(self.frame >= 1, f"frame = {self.frame}: must be at least 1 step")
 
     @property
     def num_currents(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -65,18 +76,27 @@ class Filtered(Neuron):
         return self.neuron.spiking
 
     def init(self, shape: tuple[int, ...], dtype: Any = jnp.float32) -> FilteredState:
-        return FilteredState(self.neuron.init(shape, dtype), jnp.zeros(shape, dtype))
+        phase = None if self.frame == 1 else jnp.zeros(shape, jnp.int32)
+        return FilteredState(self.neuron.init(shape, dtype), jnp.zeros(shape, dtype), phase)
 
     def step(self, state, currents, z_prev):
         inner, z = self.neuron.step(state.neuron, currents, z_prev)
-        z_bar = self.filter(state.z_bar, z)
-        return FilteredState(inner, z_bar), (z, z_bar)
+        z_bar = self.filter(state.z_bar, z, state.phase)
+        phase = None if state.phase is None else (state.phase + 1) % self.frame
+        return FilteredState(inner, z_bar, phase), (z, z_bar)
 
-    def filter(self, z_bar: Float[Array, "batch neuron"], z: Float[Array, "batch neuron"]) -> Array:
+    def filter(
+        self,
+        z_bar: Float[Array, "batch neuron"],
+        z: Float[Array, "batch neuron"],
+        phase: Int[Array, "*shape"] | None = None,
+    ) -> Array:
         """One step of the filter: the new `z_bar`."""
-        kappa = jnp.exp(-self.dt / self.tau_out)
+        kappa = jnp.exp(-self.frame * self.dt / self.tau_out)
         c = 1.0 - kappa if self.gain == "one-minus-kappa" else 1.0
-        return kappa * z_bar + c * z
+        if phase is None:
+            return kappa * z_bar + c * z
+        return jnp.where(phase == 0, kappa, 1.0) * z_bar + c / self.frame * z
 
     def observe(self, state):
         return self.neuron.observe(state.neuron)

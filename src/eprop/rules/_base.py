@@ -1,7 +1,7 @@
 """What a rule is: how the unroll differentiates, and what the readout sends back."""
 
 import abc
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import equinox as eqx
 from jaxtyping import Array, Float
@@ -19,9 +19,16 @@ class Rule(eqx.Module):
     stackable: ClassVar[bool] = True
     """Whether the rule hands learning signals to a layer below."""
     streams: ClassVar[bool] = True
-    """Whether the rule can learn a sequence window by window."""
+    """Whether the rule can learn a sequence window by window with an `OnlineLearner`."""
     carries_traces: ClassVar[bool] = False
     """Whether eligibility vectors hand the past from one window to the next."""
+    synthesises: ClassVar[bool] = False
+    """Whether a synthetic gradient stands for what follows a window's end."""
+
+    @property
+    def trains(self) -> Literal["all", "inputs", "readout"]:
+        """Which weights: all; all but the recurrent ones; the readout's alone."""
+        return "all"
 
     @property
     def feedback(self) -> Feedback:

@@ -17,7 +17,7 @@ class Batch(NamedTuple):
     valid: True up to each sample's own end (padding is False).
     """
 
-    inputs: Float[Array, "time batch n_in"]
+    inputs: Float[Array, "time batch n_in"] | Int[Array, "time batch"]
     targets: Float[Array, "time batch output"] | Int[Array, "time batch"]
     mask: Bool[Array, "time batch"]
     valid: Bool[Array, "time batch"]
@@ -32,7 +32,10 @@ class Task(abc.ABC):
     """Settings of a task; one file a task. Everything random comes from the keys handed in."""
 
     metric_name: ClassVar[str]
-    """Name of the metric; lower is better for all tasks."""
+    """Name of the metric."""
+
+    lower_is_better: ClassVar[bool] = True
+    """Whether a lower metric is better."""
 
     shared_data: ClassVar[bool] = False
     """Whether what `prepare` makes is the same for all seeds."""
@@ -54,6 +57,14 @@ class Task(abc.ABC):
         """What stays the same for a whole run (a frozen pattern, a data set), as a pytree of arrays."""
         return None
 
+    def facts(self) -> dict[str, Any] | None:
+        """What a run folder keeps about the data (`data.json`); it may not change while the run lasts."""
+        return None
+
+    def part(self, data: Any, iteration: int) -> Any:
+        """The part of `data` that an iteration's batch is drawn from; parts may differ in shape."""
+        return data
+
     @abc.abstractmethod
     def sample(self, data: Any, key: PRNGKeyArray, size: int) -> Batch:
         """A training batch of `size` samples; jittable."""
@@ -61,6 +72,10 @@ class Task(abc.ABC):
     def held_out(self, data: Any, key: PRNGKeyArray, size: int) -> list[Batch]:
         """Batches to evaluate on; a generator's are fresh samples."""
         return [self.sample(data, key, size)]
+
+    def final(self, data: Any, key: PRNGKeyArray, size: int) -> list[Batch]:
+        """Batches of the final test."""
+        return self.held_out(data, key, size)
 
     @abc.abstractmethod
     def loss(self, y: Float[Array, "time batch output"], batch: Batch) -> Float[Array, ""]:

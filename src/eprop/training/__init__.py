@@ -11,8 +11,10 @@ from eprop.training._folder import write_json as write_json
 from eprop.training._learner import Learner as Learner
 from eprop.training._learner import TrainState as TrainState
 from eprop.training._learner import stream as stream
+from eprop.training._loop import AnyLearner as AnyLearner
 from eprop.training._loop import Interrupted as Interrupted
-from eprop.training._loop import restore_state as restore_state
+from eprop.training._loop import make_learner as make_learner
+from eprop.training._loop import restore_newest as restore_newest
 from eprop.training._loop import train as train
 from eprop.training._one_shot import Learnt as Learnt
 from eprop.training._one_shot import Lesson as Lesson
@@ -20,3 +22,4 @@ from eprop.training._one_shot import OneShotExperiment as OneShotExperiment
 from eprop.training._one_shot import OneShotLearner as OneShotLearner
 from eprop.training._runs import LoadedRun as LoadedRun
 from eprop.training._runs import load_run as load_run
+from eprop.training._windowed import WindowedLearner as WindowedLearner

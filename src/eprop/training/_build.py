@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import PRNGKeyArray
 
-from eprop.networks import Bidirectional, Network, Readout, Recurrent
+from eprop.networks import Bidirectional, Embedding, Network, Readout, Recurrent
 from eprop.neurons import ALIF, GRU, LIF, LSTM, SURROGATES, Filtered, Neuron, Rate
 from eprop.settings import NetworkSettings, OptimiserSettings
 
@@ -42,7 +42,9 @@ def build_neuron(settings: NetworkSettings, dt: float = 1.0) -> Neuron:
             "gru": GRU,
             "rate": lambda: Rate(tau_m=s.tau_m, dt=dt),
         }[s.neuron]()
-    return neuron if s.tau_out is None else Filtered(neuron, tau_out=s.tau_out, gain=s.readout_gain, dt=dt)
+    if s.tau_out is None:
+        return neuron
+    return Filtered(neuron, tau_out=s.tau_out, gain=s.readout_gain, dt=dt, frame=s.steps_per_frame)
 
 
 def build_network(settings: NetworkSettings, n_in: int, n_out: int, key: PRNGKeyArray, dt: float = 1.0) -> Network:
@@ -65,7 +67,10 @@ def build_network(settings: NetworkSettings, n_in: int, n_out: int, key: PRNGKey
             dtype=dtype,
         )
 
-    layers, size = [], n_in
+    embedding = None
+    if s.embedding is not None:
+        embedding = Embedding(n_in, s.embedding, key=jax.random.fold_in(key, n_in), dtype=dtype)
+    layers, size, read = [], n_in if s.embedding is None else s.embedding, 0
     for key_layer in keys:
         if s.bidirectional:
             ahead, behind = jax.random.split(key_layer)
@@ -73,15 +78,16 @@ def build_network(settings: NetworkSettings, n_in: int, n_out: int, key: PRNGKey
         else:
             layers.append(recurrent(size, key_layer))
         size = layers[-1].size
+        read = read + size if s.read_all else size
     readout = Readout(
-        size,
+        read,
         n_out,
         key=key_readout,
         feedback_scale=s.feedback_scale,
         weight_scale=s.readout_scale,
         dtype=dtype,
     )
-    return Network(tuple(layers), readout)
+    return Network(tuple(layers), readout, s.read_all, embedding)
 
 
 def build_optimiser(settings: OptimiserSettings, iterations: int = 1) -> optax.GradientTransformation:

@@ -91,6 +91,18 @@ class RunFolder:
         kept = [line for line in self.metrics() if line["iteration"] <= iteration]
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
 
+    def keep_facts(self, facts: dict[str, Any] | None) -> None:
+        """Write down what the run's data are, or find them unchanged.
+
+        Raises:
+            InvalidSetting: if they have changed since the run began.
+        """
+        path = self.path / "data.json"
+        if facts is not None and not path.is_file():
+            write_json(path, facts)
+        unchanged = facts is None or read_json(path) == json.loads(json.dumps(facts))
+        require(unchanged, f"{self.path}: its data have changed since the run began ({path.name} says what they were)")
+
     def write_summary(self, summary: dict[str, Any]) -> None:
         write_json(self.path / "summary.json", summary)
 

@@ -1,6 +1,7 @@
 """The training loop: updates, evaluations, checkpoints, resume."""
 
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,10 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from eprop.errors import RunFailed, require
+from eprop.errors import RunFailed
+from eprop.settings import Experiment
+from eprop.tasks import StreamTask
 from eprop.training._folder import RunFolder, versions
 from eprop.training._learner import Learner
 from eprop.training._progress import ProgressBar
+from eprop.training._windowed import WindowedLearner
 
 CHECKPOINT_SECONDS = 15.0
 """At least so long between two checkpoints, but for the last."""
@@ -25,6 +29,16 @@ Observer = Callable[[Any, Any, int], dict[str, Any]]
 
 class Interrupted(Exception):
     """The user stopped the run; everything computed is in its folder."""
+
+
+AnyLearner = Any
+"""What the loop drives: `init`, `update`, `evaluate` and the rest of what `Learner` shows."""
+
+
+def make_learner(experiment: Experiment, seeds: Sequence[int]) -> AnyLearner:
+    """The learner that the task needs: of whole sequences, or of a stream's windows."""
+    kind = WindowedLearner if isinstance(experiment.task, StreamTask) else Learner
+    return kind(experiment, seeds)
 
 
 def train(
@@ -70,18 +84,20 @@ class _Loop:
     def __init__(self, experiment, folder, task, seeds, tensorboard, observe, learner) -> None:
         self.folder, self.task, self.observe = folder, task, observe
         self.single = seeds is None
-        self.learner = learner or Learner(experiment, [experiment.run.seed] if seeds is None else seeds)
+        self.learner = learner or make_learner(experiment, [experiment.run.seed] if seeds is None else seeds)
         self.settings = experiment.run
         self.checkpoints = folder.checkpoints()
         self.writer = _tensorboard(folder) if tensorboard else None
+        folder.keep_facts(self.learner.facts())
         self.state, self.iteration = self.learner.init(), 0
-        latest = self.checkpoints.latest_step()
-        if latest is not None:
-            self.state, self.iteration = self._restore(latest), latest
+        newest = restore_newest(self.checkpoints, self.state)
+        if newest is not None:
+            self.state, self.iteration = newest
         folder.forget_after(self.iteration)
         lines = folder.metrics()
         self.wall_before = lines[-1]["wall_s"] if lines else 0.0
         self.last_metric = np.asarray(lines[-1]["metric"]) if lines else None
+        self.details = self.learner.details(self.state)
         self.started = self.saved = time.monotonic()
 
     def close(self) -> None:
@@ -103,7 +119,8 @@ class _Loop:
                     start = time.monotonic()  # without compilation
                 done = max(self.iteration - first - 1, 1)
                 metric = None if self.last_metric is None else float(np.mean(self.last_metric))
-                bar.update(self.iteration, float(np.nanmean(loss)), metric, done / (time.monotonic() - start + 1e-9))
+                speed = done / (time.monotonic() - start + 1e-9)
+                bar.update(self.iteration, float(np.nanmean(loss)), metric, speed, self._status())
                 if self.iteration % self.settings.evaluate_every == 0 or self.iteration == total:
                     self._evaluate(loss)
                 if stop.requested:
@@ -114,7 +131,8 @@ class _Loop:
 
     def _step(self) -> np.ndarray:
         """One update. A seed whose loss is not finite rests with the weights it had before."""
-        self.state, loss = self.learner.update(self.state, self.learner.data, jnp.asarray(self.iteration))
+        data = self.learner.part(self.iteration)
+        self.state, loss = self.learner.update(self.state, data, jnp.asarray(self.iteration))
         loss = np.asarray(loss)
         self.iteration += 1
         broken = ~np.isfinite(loss) & np.asarray(self.state.active)
@@ -131,12 +149,14 @@ class _Loop:
     def _evaluate(self, loss: np.ndarray) -> None:
         measured = self.learner.evaluate(self.state, self.learner.data, jnp.asarray(self.iteration))
         self.last_metric = np.asarray(measured.metric)
+        self.details = self.learner.details(self.state)
         line = {
             "iteration": self.iteration,
             "loss": self._number(loss),
             **{name: self._number(values) for name, values in measured._asdict().items()},
             "wall_s": round(self.wall, 3),
         }
+        line |= {name: self._chosen(values) for name, values in self.details.items()}
         if self.observe is not None:
             line |= self.observe(self.learner, self.state, self.iteration)
         self.folder.add_metrics(line)
@@ -149,9 +169,17 @@ class _Loop:
         if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
             self._save()
 
+    def _chosen(self, values: list) -> Any:
+        return values[0] if self.single else values
+
+    def _status(self) -> str:
+        """Where a stream's training stands, the mean over seeds."""
+        if not self.details:
+            return ""
+        return self.learner.task.status({name: float(np.mean(values)) for name, values in self.details.items()})
+
     def _number(self, values: Any) -> float | list[float]:
-        numbers = [float(v) for v in np.asarray(values)]
-        return numbers[0] if self.single else numbers
+        return self._chosen([float(v) for v in np.asarray(values)])
 
     def _iterations(self, lines: list[dict[str, Any]]) -> int | list[int]:
         """Updates each seed got: up to the evaluation at which it passed `stop_below`, if it did."""
@@ -166,9 +194,6 @@ class _Loop:
         if self.checkpoints.latest_step() != self.iteration:
             self.checkpoints.save(self.iteration, args=ocp.args.StandardSave(_plain(self.state)))
         self.saved = time.monotonic()
-
-    def _restore(self, iteration: int) -> Any:
-        return restore_state(self.checkpoints, iteration, self.state)
 
     def _finish(self) -> dict[str, Any]:
         measured = self.learner.evaluate(self.state, self.learner.data, jnp.asarray(0), test=True)
@@ -192,21 +217,43 @@ def _plain(state: Any) -> dict[str, Any]:
     return {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(state))}
 
 
-def restore_state(checkpoints: ocp.CheckpointManager, iteration: int, like: Any) -> Any:
-    """The training state of a checkpoint, in the shape of `like`.
+def restore_newest(checkpoints: ocp.CheckpointManager, like: Any) -> tuple[Any, int] | None:
+    """The training state of the newest checkpoint that can be read, and its iteration; None if there is none yet.
+
+    A damaged checkpoint is removed, with a word on stderr, once an older one was found good.
 
     Raises:
-        InvalidSetting: if the checkpoint is of another network, or unreadable.
+        RunFailed: if no checkpoint can be read, or they are of another network than `like`.
     """
+    damaged = []
+    for iteration in sorted(checkpoints.all_steps(), reverse=True):
+        state = _read(checkpoints, iteration, like)
+        if state is None:
+            damaged.append(iteration)
+            continue
+        for bad in damaged:
+            said = f"eprop: {checkpoints.directory}: checkpoint {bad} is damaged; going on from the one before"
+            print(f"{said}, iteration {iteration}", file=sys.stderr)
+            checkpoints.delete(bad)
+        return state, iteration
+    if damaged:
+        raise RunFailed(
+            f"{checkpoints.directory}: no checkpoint ({', '.join(map(str, damaged))}) can be read: damaged, or of "
+            "another network than the configuration's"
+        )
+    return None
+
+
+def _read(checkpoints: ocp.CheckpointManager, iteration: int, like: Any) -> Any:
+    """The state of one checkpoint, in the shape of `like`; None where it is damaged or of another shape."""
     expected = _plain(like)
     try:
         found = {name: tuple(array.shape) for name, array in checkpoints.item_metadata(iteration).items()}
-        matches = found == {name: array.shape for name, array in expected.items()}
-    except (ValueError, KeyError, OSError, AttributeError):
-        matches = False  # unreadable
-    directory = checkpoints.directory
-    require(matches, f"{directory}: checkpoint {iteration} is damaged, or of another network than the configuration's")
-    restored = checkpoints.restore(iteration, args=ocp.args.StandardRestore(expected))
+        if found != {name: array.shape for name, array in expected.items()}:
+            return None
+        restored = checkpoints.restore(iteration, args=ocp.args.StandardRestore(expected))
+    except (ValueError, KeyError, OSError, AttributeError, TypeError):
+        return None
     return jax.tree.structure(like).unflatten([restored[name] for name in expected])
 
 

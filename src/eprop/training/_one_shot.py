@@ -165,6 +165,18 @@ class OneShotLearner:
             module = ErrorModule(layer, network.neurons, key=key_signals)
         return Learnt(main, module, jnp.log(jnp.asarray(s.inner_learning_rate, self.dtype)))
 
+    def facts(self) -> None:
+        """Tasks are drawn: there are no data to keep facts about."""
+        return None
+
+    def details(self, state: OneShotState) -> dict[str, Any]:
+        """Nothing beside what is evaluated."""
+        return {}
+
+    def part(self, iteration: int) -> None:
+        """Tasks are drawn from keys alone."""
+        return None
+
     def init(self) -> OneShotState:
         """Initial weights and optimiser state."""
         learnt = jax.jit(lambda key: eqx.filter(self._initial(key), eqx.is_array))(self.key)

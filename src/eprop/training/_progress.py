@@ -23,9 +23,12 @@ class ProgressBar:
         )
         self._task = self._bar.add_task(label, total=total, completed=done, numbers="compiling")
 
-    def update(self, iteration: int, loss: float, metric: float | None, steps_per_second: float) -> None:
+    def update(
+        self, iteration: int, loss: float, metric: float | None, steps_per_second: float, status: str = ""
+    ) -> None:
         shown = "" if metric is None else f"  {self._metric_name} {metric:.4g}"
-        numbers = f"loss {loss:.4g}{shown}  {steps_per_second:.1f} steps/s"
+        status = f"  {status}" if status else ""
+        numbers = f"loss {loss:.4g}{shown}{status}  {steps_per_second:.1f} steps/s"
         self._bar.update(self._task, completed=iteration, numbers=numbers)
 
     def __enter__(self) -> "ProgressBar":

@@ -1,14 +1,16 @@
 """Trained runs, read back from their folders."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from eprop.errors import require
+from eprop.errors import InvalidSetting
 from eprop.networks import Network
 from eprop.settings import Experiment
+from eprop.tasks import Task
 from eprop.training._folder import RunFolder, experiment_from_json
-from eprop.training._learner import Learner, TrainState
-from eprop.training._loop import restore_state
+from eprop.training._loop import AnyLearner, make_learner, restore_newest
 
 
 @dataclass(frozen=True)
@@ -17,8 +19,8 @@ class LoadedRun:
 
     folder: RunFolder
     experiment: Experiment
-    learner: Learner
-    state: TrainState
+    learner: AnyLearner
+    state: Any
     iteration: int
 
     @property
@@ -27,21 +29,29 @@ class LoadedRun:
         return self.learner.network(self.state)
 
 
-def load_run(path: Path) -> LoadedRun:
+def load_run(path: Path, task: Task | None = None) -> LoadedRun:
     """The run in a folder, with its newest weights.
+
+    Args:
+        path: the folder.
+        task: stands in for the configuration's, where that needs data which are not at hand.
 
     Raises:
         InvalidSetting: if the folder holds no run, or none that has a checkpoint yet.
+        RunFailed: if no checkpoint can be read.
     """
     folder = RunFolder.open(path)
     config = folder.config
     experiment = experiment_from_json(config["task"], config["experiment"], folder.path)
-    learner = Learner(experiment, config.get("seeds") or [experiment.run.seed])
+    experiment = experiment if task is None else dataclasses.replace(experiment, task=task)
+    learner = make_learner(experiment, config.get("seeds") or [experiment.run.seed])
+    if task is None:
+        folder.keep_facts(learner.facts())
     checkpoints = folder.checkpoints()
     try:
-        iteration = checkpoints.latest_step()
-        require(iteration is not None, f"{path}: has no checkpoint yet")
-        assert iteration is not None
-        return LoadedRun(folder, experiment, learner, restore_state(checkpoints, iteration, learner.init()), iteration)
+        newest = restore_newest(checkpoints, learner.init())
     finally:
         checkpoints.close()
+    if newest is None:
+        raise InvalidSetting(f"{path}: has no checkpoint yet")
+    return LoadedRun(folder, experiment, learner, *newest)

@@ -1,0 +1,59 @@
+"""The figures to reach: ratios of what was measured in one process, each beside what it must and what it should be."""
+
+from typing import Any, NamedTuple
+
+
+class Goal(NamedTuple):
+    """One figure: which path's time over which, and what is asked of it."""
+
+    label: str
+    over: str
+    under: str
+    at_least: float
+    aim: dict[str, float]  # by model; "": any
+    smaller_is_better: bool = False
+    min_neurons: int = 0
+
+
+GOALS = (
+    Goal("BPTT ÷ whole-sequence e-prop", "bptt", "whole", 1.7, {"": 3.0}),
+    Goal("whole-sequence e-prop ÷ its products", "whole", "products", 3.0, {"": 1.5}, smaller_is_better=True),
+    Goal("BPTT ÷ streaming e-prop", "bptt", "streaming", 0.5, {"alif": 0.75, "lstm": 1.0, "": 0.75}),
+    Goal("stepwise ÷ streaming e-prop", "stepwise", "streaming", 30.0, {"": 100.0}, min_neurons=400),
+)
+MEMORY = Goal("streaming peak memory, long ÷ short", "", "", 1.05, {"": 1.0}, smaller_is_better=True)
+RIVAL_GOAL = Goal("sparxml's online e-prop ÷ streaming", "sparxml", "streaming", 5.0, {"": 10.0}, min_neurons=400)
+ROUNDING = 0.005
+"""A ratio of memory is shown with two digits, and met to that."""
+
+
+def ratios_of(entry: dict[str, Any]) -> list[dict[str, Any]]:
+    """All figures that one size's measurements (and its peers' and memory) give."""
+    case, found = entry["case"], []
+    seconds = {row["path"]: row["median_s"] for row in entry["paths"] if row["median_s"] is not None}
+    seconds |= {peer["name"]: peer["median_s"] for peer in entry.get("peers", []) if peer.get("median_s")}
+    for goal in (*GOALS, RIVAL_GOAL):
+        if goal.over in seconds and goal.under in seconds and case["neurons"] >= goal.min_neurons:
+            found.append(_judged(goal, case, seconds[goal.over] / seconds[goal.under]))
+    memory = entry.get("stream_memory")
+    if memory:
+        short, long = memory
+        figure = _judged(MEMORY, case, long["peak_bytes"] / short["peak_bytes"])
+        found.append(figure | {"label": f"streaming peak memory, T={long['steps']} ÷ T={short['steps']}"})
+    return found
+
+
+def _judged(goal: Goal, case: dict[str, Any], value: float) -> dict[str, Any]:
+    aim = goal.aim.get(case["model"], goal.aim[""])
+    slack = ROUNDING if goal is MEMORY else 0.0
+    reached = lambda bound: value <= bound + slack if goal.smaller_is_better else value >= bound  # noqa: E731
+    verdict = "aim" if reached(aim) else "pass" if reached(goal.at_least) else "fail"
+    return {
+        "label": goal.label,
+        "case": case,
+        "value": value,
+        "at_least": goal.at_least,
+        "aim": aim,
+        "smaller_is_better": goal.smaller_is_better,
+        "verdict": verdict,
+    }

@@ -1,0 +1,249 @@
+"""e-prop 3 and what it is made of, at one window: `eprop reproduce copy-repeat` and `eprop reproduce words`."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from eprop.errors import require, require_positive
+from eprop.experiments._reproduction import REPRODUCTIONS, Reproduction
+from eprop.rules import make_rule
+from eprop.settings import Experiment, RuleSettings
+from eprop.tasks import TASKS
+from eprop.training import RunFolder, experiment_to_json, train
+
+RULES = ("truncated_bptt", "synthetic_gradients", "eligibility_only", "eprop3")
+
+
+@dataclasses.dataclass(frozen=True)
+class WindowsSettings:
+    """What both figures share. Every rule gets the same network, data, windows and number of updates."""
+
+    rules: tuple[str, ...] = RULES
+    """Rules to compare."""
+    window: int = 4
+    """Steps a window."""
+    seeds: int = 3
+    """Seeds, from 0; they run side by side."""
+    iterations: int = 20_000
+    """Windows, with an update of the weights each."""
+    batch: int = 32
+    """Samples a window."""
+    neurons: int = 64
+    """LSTM units."""
+    learning_rates: tuple[float, ...] = (0.01, 0.01, 0.03, 0.01)
+    """Learning rate (Adam) of each rule, in the rules' order; a single one holds for all."""
+    synthesiser_learning_rate: float = 0.0003
+    """Learning rate (Adam) of the synthetic-gradient module."""
+    evaluate_every: int = 200
+    """Windows between two points of the picture."""
+
+    def __post_init__(self) -> None:
+        for rule in self.labels:
+            make_rule(rule)
+        require(len(self.rules) >= 1, "rules: name at least one")
+        require(
+            len(self.learning_rates) in (1, len(self.rules)),
+            f"learning_rates = {self.learning_rates}: give one, or one for each of {len(self.rules)} rules",
+        )
+        require_positive(seeds=self.seeds, iterations=self.iterations, batch=self.batch, neurons=self.neurons,
+                         evaluate_every=self.evaluate_every)  # fmt: skip
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The rules with their window."""
+        return tuple(f"{rule}:{self.window}" for rule in self.rules)
+
+    def experiments(self, default: Experiment) -> dict[str, Experiment]:
+        """One experiment a rule, from a task's preset."""
+        rates = self.learning_rates * (len(self.rules) if len(self.learning_rates) == 1 else 1)
+        return {
+            rule: dataclasses.replace(
+                default,
+                network=dataclasses.replace(default.network, neurons=self.neurons),
+                optimiser=dataclasses.replace(
+                    default.optimiser,
+                    learning_rate=rate,
+                    synthesiser_learning_rate=self.synthesiser_learning_rate,
+                ),
+                run=dataclasses.replace(
+                    default.run, iterations=self.iterations, batch=self.batch, evaluate_every=self.evaluate_every
+                ),
+                rule=RuleSettings(rule=rule),
+            )
+            for rule, rate in zip(self.labels, rates, strict=True)
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class CopyRepeatFigure(WindowsSettings):
+    """Longest copy-repeat sequence solved against windows."""
+
+
+@dataclasses.dataclass(frozen=True)
+class WordsFigure(WindowsSettings):
+    """Perplexity against windows."""
+
+    text: Path | None = None
+    """Text file, or a folder with Penn Treebank's three files; None: Python's reference manual."""
+    vocabulary: int = 2000
+    """Words at most."""
+    embedding: int = 64
+    """Width of the embedding."""
+
+    def experiments(self, default: Experiment) -> dict[str, Experiment]:
+        task = dataclasses.replace(
+            default.task, text=None if self.text is None else Path(self.text), vocabulary=self.vocabulary
+        )
+        network = dataclasses.replace(default.network, embedding=self.embedding)
+        return super().experiments(dataclasses.replace(default, task=task, network=network))
+
+
+def run_rules(folder: RunFolder, task: str, experiments: dict[str, Experiment], seeds: Sequence[int]) -> list[dict]:
+    """Run, or go on with, one run folder a rule; their summaries, in the rules' order."""
+    summaries = []
+    for rule, experiment in experiments.items():
+        path = rule_path(folder, rule)
+        if (path / "config.json").is_file():
+            run = RunFolder.open(path)
+        else:
+            config = {"command": "train", "task": task, "experiment": experiment_to_json(experiment)}
+            run = RunFolder.create(path, config | {"seeds": list(seeds)})
+        summaries.append(train(experiment, run, task=task, seeds=seeds))
+    return summaries
+
+
+def rule_path(folder: RunFolder, rule: str) -> Path:
+    return folder.path / rule.replace(":", "-")
+
+
+def windows_until(lines: list[dict[str, Any]], length: int) -> list[int | None]:
+    """For each seed, the first evaluation at which a sequence of that length was solved."""
+    first: list[int | None] = [None] * len(lines[0]["metric"])
+    for line in reversed(lines):
+        first = [line["iteration"] if m >= length else f for m, f in zip(line["metric"], first, strict=True)]
+    return first
+
+
+def _run_copy_repeat(folder: RunFolder, settings: CopyRepeatFigure) -> Table:
+    experiments = settings.experiments(TASKS["copy-repeat"]["published"])
+    summaries = run_rules(folder, "copy-repeat", experiments, range(settings.seeds))
+    metrics = [RunFolder.open(rule_path(folder, rule)).metrics() for rule in experiments]
+    reached = max(max(summary["value"]) for summary in summaries)
+    marks = [length for length in (9, 12, 15, 19, 23, 28, 33, 39, 45, 52, 59, 67, 75, 84) if length <= reached][-3:]
+    table = Table(title=f"copy-repeat, windows of {settings.window}: longest sequence solved, steps (higher is better)")
+    for column in ("rule", "mean", "seeds", *(f"windows to {m}" for m in marks), "ms a window"):
+        table.add_column(column, justify="left" if column == "rule" else "right", no_wrap=column == "rule")
+    for rule, summary, lines in zip(experiments, summaries, metrics, strict=True):
+        until = [" ".join("-" if w is None else str(w) for w in windows_until(lines, m)) for m in marks]
+        values = " ".join(f"{v:.0f}" for v in summary["value"])
+        table.add_row(rule, f"{np.mean(summary['value']):.1f}", values, *until, _speed(summary, settings.seeds))
+    return table
+
+
+def _run_words(folder: RunFolder, settings: WordsFigure) -> Table:
+    experiments = settings.experiments(TASKS["words"]["default"])
+    summaries = run_rules(folder, "words", experiments, range(settings.seeds))
+    title = f"words, windows of {settings.window}: perplexity on the test part (lower is better)"
+    table = Table(title=title)
+    for column in ("rule", "mean", "std", "seeds", "ms a window"):
+        table.add_column(column, justify="left" if column == "rule" else "right", no_wrap=column == "rule")
+    for rule, summary in zip(experiments, summaries, strict=True):
+        values = np.asarray(summary["value"])
+        std = values.std(ddof=1) if len(values) > 1 else 0.0
+        shown = " ".join(f"{v:.2f}" for v in values)
+        table.add_row(rule, f"{values.mean():.2f}", f"{std:.2f}", shown, _speed(summary, settings.seeds))
+    return table
+
+
+def _speed(summary: dict[str, Any], seeds: int) -> str:
+    """Wall time a window and seed, evaluations included."""
+    return f"{1000 * summary['wall_s'] / np.max(summary['iterations']) / seeds:.1f}"
+
+
+def draw_rules(folder: RunFolder, settings: WindowsSettings, ylabel: str, title: str, steps: bool) -> list[Path]:
+    """The metric against windows, a colour a rule, mean and range over seeds; and each seed's last value."""
+    from matplotlib.ticker import MaxNLocator, ScalarFormatter
+
+    from eprop.figures._run import columns, plot_spread
+    from eprop.figures._style import colour, new_figure, save, tidy
+
+    figure = new_figure(9.5, 3.8)
+    curves, final = figure.subplots(1, 2, gridspec_kw={"width_ratios": [2.2, 1]})
+    named = [(i, rule) for i, rule in enumerate(settings.labels) if rule_path(folder, rule).is_dir()]
+    for i, rule in named:
+        lines = RunFolder.open(rule_path(folder, rule)).metrics()
+        if not lines:
+            continue
+        iterations, values = columns(lines, "metric")
+        plot_spread(curves, iterations, values, rule, colour(i))
+        rows = i + np.linspace(-0.15, 0.15, values.shape[1])
+        final.scatter(values[-1], rows, color=colour(i), s=22, alpha=0.8, zorder=3)
+        final.plot([values[-1].mean()] * 2, [i - 0.3, i + 0.3], color=colour(i), lw=2.5)
+    if steps:
+        curves.set_ylim(bottom=0)
+        curves.yaxis.set_major_locator(MaxNLocator(integer=True))
+        final.set_xlim(left=0)
+    else:
+        curves.set_yscale("log")
+        curves.yaxis.set_major_formatter(ScalarFormatter())
+        curves.yaxis.set_minor_formatter(ScalarFormatter())
+        curves.tick_params(which="minor", labelsize=8)
+    curves.set_xlim(left=0)
+    curves.legend(fontsize=8, frameon=False)
+    final.set_yticks(range(len(settings.labels)), [label.replace("_", " ") for label in settings.labels], fontsize=8)
+    final.invert_yaxis()
+    tidy(curves, "windows (updates of the weights)", ylabel, title)
+    tidy(final, "at the end: seeds, and their mean", "")
+    return [save(figure, folder.path / f"{folder.config['name']}.png")]
+
+
+def _draw_copy_repeat(folder: RunFolder) -> list[Path]:
+    settings = _settings(folder, CopyRepeatFigure)
+    title = f"copy-repeat, LSTM of {settings.neurons}, windows of {settings.window}, {settings.seeds} seeds"
+    return draw_rules(folder, settings, "longest sequence solved, steps", title, steps=True)
+
+
+def _draw_words(folder: RunFolder) -> list[Path]:
+    settings = _settings(folder, WordsFigure)
+    title = f"words, LSTM of {settings.neurons}, windows of {settings.window}, {settings.seeds} seeds"
+    return draw_rules(folder, settings, "perplexity, validation", title, steps=False)
+
+
+def _settings(folder: RunFolder, kind: type) -> Any:
+    values = folder.config["settings"]
+    return kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+
+
+REPRODUCTIONS["copy-repeat"] = Reproduction(
+    summary="e-prop 3 solves longer sequences than its parts (arXiv 1901.09049, task 3.1)",
+    presets={
+        "quick": CopyRepeatFigure(),
+        "paper": CopyRepeatFigure(
+            iterations=200_000, batch=100, neurons=100, learning_rates=(0.001,), evaluate_every=1000
+        ),
+    },
+    run=_run_copy_repeat,
+    draw=_draw_copy_repeat,
+)
+REPRODUCTIONS["words"] = Reproduction(
+    summary="word prediction with e-prop 3 and its parts (arXiv 1901.09049, task 3.2, on any text)",
+    presets={
+        "quick": WordsFigure(iterations=4000, batch=20, neurons=64, learning_rates=(0.003,), evaluate_every=500),
+        "paper": WordsFigure(
+            iterations=100_000,
+            batch=20,
+            neurons=200,
+            vocabulary=10_000,
+            embedding=200,
+            learning_rates=(0.001,),
+            synthesiser_learning_rate=0.001,
+            evaluate_every=5000,
+        ),
+    },
+    run=_run_words,
+    draw=_draw_words,
+)
