@@ -30,7 +30,7 @@ SEARCH, COMPARED, PREDICTED = range(32, 35)
 """Streams of random numbers: tasks that step sizes are chosen on, that rows are compared on, of the mean movement."""
 
 STEPS = tuple(10.0 ** (k / 4 - 4) for k in range(19))
-"""Step sizes tried, as the norm of the mean weight change over that of the weights: 1e-4 to 3."""
+"""Step sizes tried beside the trained one, as the norm of the mean weight change over the weights': 1e-4 to 3."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,7 +170,7 @@ def _with_best_step(learner: OneShotLearner, learnt: Learnt, signal: str) -> tup
     gradient = jax.jit(other.first_gradient)(learnt, keys)
     norms = jnp.sqrt(sum(jnp.sum(g**2, axis=range(1, g.ndim)) for g in jax.tree.leaves(gradient)))
     unit = optax.tree.norm(learnt.layer.synapses()) / norms.mean()  # weights would change by their size
-    rates = [jnp.log(step * unit) for step in STEPS]
+    rates = [learnt.log_learning_rate, *(jnp.log(step * unit) for step in STEPS)]
     after = [_errors(other, Learnt(learnt.network, None, rate), keys)[1].mean() for rate in rates]
     best = rates[int(np.argmin(np.where(np.isfinite(after), after, np.inf)))]
     return other, Learnt(learnt.network, None, best)
