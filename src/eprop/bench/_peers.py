@@ -20,7 +20,9 @@ from eprop.networks import Network, Recurrent
 
 SCRIPTS = Path(__file__).parent / "peers"
 PEERS = {"torch": ("lif", "alif", "lstm"), "braintrace": ("lif", "alif"), "sparxml": ("alif",)}
-"""Every peer's script, and the models it is written for."""
+"""Every peer, and the models its script is written for."""
+MODULES = {"sparxml": "sparx"}
+"""What a peer is imported as, where that is not its name."""
 TIME_LIMIT = 240.0
 """Seconds that a peer may take."""
 
@@ -42,7 +44,7 @@ def measure_peers(
 
 
 def _measure(name: str, interpreters: list[str], arguments: tuple[Path, Path, int], case: Case) -> dict[str, Any]:
-    interpreter = next((i for i in interpreters if _has(i, name)), None)
+    interpreter = next((i for i in interpreters if _has(i, MODULES.get(name, name))), None)
     if interpreter is None:
         return {"why": f"not installed in {', '.join(interpreters)}"}
     command = [interpreter, str(SCRIPTS / f"{name}_peer.py"), *map(str, arguments)]
