@@ -55,8 +55,8 @@ def measure_case(
     for path in _all_paths(problem, paths):
         say(f"{case}: {path.name}, compiling and checking its gradient")
         window, function = _with_window(problem, path)
-        arguments = (problem, *product_operands(problem)) if path.name == "products" else (problem,)
-        arguments, compiled = _compile(function, *arguments)
+        operands = product_operands(problem) if path.name == "products" else ()
+        arguments, compiled = _compile(function, problem, *operands)
         row = Measurement(path.name, bytes=_peak(compiled), window=window)
         seconds, result = _timed(compiled, arguments)
         if path.gradient is not None:

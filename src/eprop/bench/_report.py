@@ -63,7 +63,8 @@ def time_rows(bench: dict[str, Any]) -> Iterable[tuple[str, ...]]:
 
 
 def figure_rows(bench: dict[str, Any]) -> Iterable[tuple[str, ...]]:
-    for figure in bench["ratios"]:
+    judged = [figure for figure in bench["ratios"] if figure["verdict"]]
+    for figure in judged or bench["ratios"]:
         sign = "≤ " if figure["smaller_is_better"] else "≥ "
         asked = (f"{sign}{figure['at_least']:g}", f"{sign}{figure['aim']:g}")
         yield (figure["label"], size(figure["case"]), f"{figure['value']:.2f}", *asked, figure["verdict"])
@@ -118,8 +119,9 @@ def _rich(title: str, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]])
         position = columns.index("size")
         if last not in (None, row[position]):
             table.add_section()
+        shown = row if row[position] != last else (*row[:position], "", *row[position + 1 :])
         last = row[position]
-        table.add_row(*row)
+        table.add_row(*shown)
     return table
 
 

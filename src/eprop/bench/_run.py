@@ -105,7 +105,7 @@ def _measure(case: Case, settings: BenchSettings, say: Callable[[str], None]) ->
         lengths = (settings.memory_steps // 10, settings.memory_steps)
         entry["stream_memory"] = [measure_stream(*sizes, steps) for steps in lengths]
     if settings.peers and case.steps >= _longest_peer(case, settings):
-        entry["peers"] = measure_peers(case, settings.interpreters(), settings.rounds, say)
+        entry["peers"] = measure_peers(case, settings.interpreters(), Path(settings.peer_scripts), settings.rounds, say)
     return entry
 
 

@@ -45,6 +45,7 @@ def bench_figure(bench: dict[str, Any], quantity: str) -> Figure:
         axes.set_xticks(steps, [str(s) for s in steps])
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.minorticks_off()
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.grid(axis="y", color="#EEEEEE", lw=0.8)
         tidy(axes, "steps T", "", f"{model.upper()}, {neurons} neurons, batch {batch}")
     for axes in grid[len(panels) :]:
