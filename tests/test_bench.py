@@ -18,6 +18,7 @@ from eprop.bench._problem import make_network, make_problem
 from eprop.bench._ratios import ratios_of
 from eprop.bench._reference import largest_error, reference_gradient
 from eprop.bench._report import milliseconds
+from eprop.bench._run import _windows
 from eprop.bench._stream_memory import measure_stream
 from eprop.cli import main
 
@@ -113,15 +114,25 @@ def test_windows_divide_the_sequence():
     network = make_network("alif", 100)
     for steps in (300, 1000, 97, 1):
         windows = candidate_windows(network, steps, 4)
-        assert windows and all(steps % window == 0 for window in windows)
+        assert windows and all(steps % window == 0 and window in (1, *range(steps // 2 + 1)) for window in windows)
+
+
+def test_streams_of_all_lengths_of_a_network_have_one_window():
+    settings = BenchSettings(model="alif", neurons="100", steps="100,300,1000")
+    first, second, _ = settings.cases()
+    windows = _windows(first, settings, [])
+    assert len(windows) > 1 and all(100 % window == 0 and window < 100 for window in windows)
+    measured = entry({}, neurons=100, steps=100, batch=16) | {"paths": [{"window": None}, {"window": 25}]}
+    assert _windows(second, settings, [measured]) == [25]
+    assert _windows(first, replace(settings, steps="100,97"), []) == []
 
 
 def test_a_streams_memory_is_that_of_a_process_of_its_own():
     held = bytearray(700 * 2**20)  # this process is larger than the stream's, which must not show
     held[::4096] = b"x" * len(held[::4096])
-    measured = measure_stream("lstm", 8, 1, 10, 40)
-    assert measured["steps"] == 40
-    assert 5e7 < measured["peak_bytes"] < len(held)
+    early, late = measure_stream("lstm", 8, 1, 2, 40)
+    assert (early["steps"], late["steps"]) == (4, 40)
+    assert 5e7 < early["peak_bytes"] <= late["peak_bytes"] < len(held)
 
 
 def test_peers_that_are_not_there_are_told_in_a_line(tmp_path):

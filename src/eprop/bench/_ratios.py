@@ -24,7 +24,7 @@ GOALS = (
     Goal("BPTT ÷ streaming e-prop", "bptt", "streaming", 0.5, {"alif": 0.75, "lstm": 1.0, "": 0.75}),
     Goal("stepwise ÷ streaming e-prop", "stepwise", "streaming", 30.0, {"": 100.0}, min_neurons=400),
 )
-MEMORY = Goal("streaming peak memory, long ÷ short", "", "", 1.05, {"": 1.0}, smaller_is_better=True)
+MEMORY = Goal("stream's memory, long ÷ short", "", "", 1.05, {"": 1.0}, smaller_is_better=True)
 RIVAL_GOAL = Goal("sparxml's online e-prop ÷ streaming", "sparxml", "streaming", 5.0, {"": 10.0}, min_neurons=400)
 ROUNDING = 0.005
 """A ratio of memory is shown with two digits, and met to that."""
@@ -42,7 +42,7 @@ def ratios_of(entry: dict[str, Any]) -> list[dict[str, Any]]:
     if memory:
         short, long = memory
         figure = _judged(MEMORY, case, long["peak_bytes"] / short["peak_bytes"])
-        found.append(figure | {"label": f"streaming peak memory, T={long['steps']} ÷ T={short['steps']}"})
+        found.append(figure | {"label": f"stream's memory, {long['steps']} ÷ {short['steps']} steps"})
     return found
 
 

@@ -24,7 +24,9 @@ def bench_tables(bench: dict[str, Any]) -> list[Table]:
     """Tables for the terminal."""
     tables = [("times and peak memory", TIMES, time_rows(bench)), ("figures to reach", FIGURES, figure_rows(bench))]
     if any(entry.get("peers") for entry in bench["cases"]):
-        tables.append(("peers", PEERS, peer_rows(bench)))
+        # What a peer runs is in bench.md; why there is none stands in the gradient's place.
+        rows = ((*row[:-2], row[-2] or row[-1]) for row in peer_rows(bench))
+        tables.append(("peers", PEERS[:-1], rows))
     return [_rich(*table) for table in tables]
 
 
@@ -92,10 +94,10 @@ def memory_lines(bench: dict[str, Any]) -> str:
     for entry in bench["cases"]:
         if entry.get("stream_memory"):
             short, long = entry["stream_memory"]
-            grown = [f"{s['peak_bytes'] / 1e6:.1f} MB in {s['steps']} steps" for s in (short, long)]
+            grown = [f"{s['peak_bytes'] / 1e6:.1f} MB after {s['steps']} steps" for s in (short, long)]
             lines.append(
-                f"- {size(entry['case'])}: processes that learn from a stream grew to {' and '.join(grown)} (resident, "
-                "Python and JAX included)."
+                f"- {size(entry['case'])}: a process that learns from a stream had grown to {' and '.join(grown)} "
+                "(resident, Python and JAX included)."
             )
     return "\n".join(lines) + ("\n" if lines else "")
 
@@ -116,8 +118,8 @@ def _rich(title: str, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]])
     without_size = lambda row: (*row[:position], *row[position + 1 :])  # noqa: E731
     table = Table(title=title)
     for column in without_size(columns):
-        words = column in ("path", "figure", "verdict", "peer", "what it is", "gradient")
-        table.add_column(column, justify="left" if words else "right", no_wrap=column != "what it is")
+        words = column in ("path", "figure", "verdict", "peer", "gradient")
+        table.add_column(column, justify="left" if words else "right", no_wrap=column != "gradient")
     last = None
     for row in rows:
         if row[position] != last:

@@ -34,7 +34,7 @@ class BenchSettings:
     rounds: int = 7
     """Repetitions; in each, every way has one turn."""
     memory_steps: int = 10_000
-    """Length of the longer of two streams whose peak memory is measured in processes of their own; 0: none."""
+    """Length of a stream whose peak memory is measured in its own process, after a tenth and at the end; 0: none."""
     peers: str = ""
     """Python interpreters in which to look for peers (braintrace, torch, sparxml), separated by commas."""
     peer_scripts: str = "benchmarks/peers"
