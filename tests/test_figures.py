@@ -50,7 +50,7 @@ def check_pictures(folder, names):
     [
         ("pattern-generation", "eprop1:random", {}),
         ("pattern-generation", "bptt", {"neuron": "rate", "layers": 2}),
-        ("store-recall", "eprop1:adaptive", {"neuron": "lsnn"}),
+        ("store-recall", "eprop1:adaptive", {"neuron": "lsnn", "steps_per_frame": 2}),
         ("evidence-accumulation", "eprop1:symmetric", {"neuron": "gru", "tau_out": None}),
         ("evidence-accumulation", "truncated_bptt:10", {"neuron": "alif", "bidirectional": True}),
         ("store-recall", "eprop1:random", {"neuron": "lstm", "tau_out": None, "bidirectional": True, "layers": 2}),
@@ -93,9 +93,9 @@ def test_a_comparison_is_drawn(tmp_path):
 
 
 @pytest.mark.parametrize("rule", ["eprop1:random", "bptt"])
-@pytest.mark.parametrize("tau_out", [None, 7.0])
-def test_the_products_drawn_add_up_to_the_gradient(tmp_path, rule, tau_out):
-    run = load_run(trained(tmp_path / "run", rule=rule, tau_out=tau_out).path)
+@pytest.mark.parametrize(("tau_out", "frame"), [(None, 1), (7.0, 1), (7.0, 3)])
+def test_the_products_drawn_add_up_to_the_gradient(tmp_path, rule, tau_out, frame):
+    run = load_run(trained(tmp_path / "run", rule=rule, tau_out=tau_out, steps_per_frame=frame).path)
     sample = draw_sample(run)
     (_, result), gradient = jax.jit(run.learner.gradient)(run.network, sample.batch)
     assert float(result.z[0].sum()) > 5

@@ -2,11 +2,6 @@
 
 import dataclasses
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import dataclass
 
 import equinox as eqx
@@ -30,7 +25,6 @@ from eprop.training import OneShotExperiment, OneShotLearner, RunFolder, train
 from models import N_IN, TIME, N, check_alive, difference, make
 
 EXACT = 1e-10
-SOME = ("lif", "alif", "lstm with filter", "user's")
 TASKS = 3
 
 
@@ -62,7 +56,7 @@ def recorded(name):
 # The inner update
 
 
-@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize("name", ["lif", "user's"])
 def test_the_gradient_of_each_sample_equals_the_stepwise_reference(name):
     layer, _, shown, signals = recorded(name)
     found = jax.jit(lambda *args: sample_gradients(layer.neuron, *args))(shown.trajectory, signals)
@@ -106,7 +100,7 @@ def test_the_inner_update_is_the_released_code_s_equation_in_loops():
     assert difference(jnp.concatenate([found.w_in, found.w_rec], axis=1)[:, :, 0], jnp.asarray(expected)) < EXACT
 
 
-@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize("name", ["alif", "lstm with filter"])
 def test_a_trial_runs_and_differentiates_as_the_exact_unroll_also_with_weights_of_each_sample(name):
     layer, x, shown, signals = recorded(name)
     synapses = layer.synapses()
@@ -150,10 +144,8 @@ def test_with_bptt_as_teacher_the_update_descends_each_task_s_own_loss():
 @pytest.mark.parametrize(
     "one_shot",
     [
-        {"learning_signal": "error-module"},
         {"learning_signal": "error-module", "inner_updates": 2, "rematerialise": True},
         {"learning_signal": "random"},
-        {"learning_signal": "symmetric"},
         {"learning_signal": "bptt"},
     ],
     ids=lambda o: "-".join(map(str, o.values())),
@@ -176,37 +168,22 @@ def test_the_outer_gradient_equals_finite_differences(one_shot):
         assert float(exact @ direction) == pytest.approx(float(slope), rel=1e-5)
 
 
-def test_the_inner_update_is_part_of_the_outer_gradient():
-    learner = OneShotLearner(experiment())
-    learnt = learner.learnt(learner.init())
-    lesson = eqx.filter_jit(learner.lesson)(learnt, keys())
-    assert all(float(z.sum()) > 5 for z in (*lesson.z, *lesson.module_z))
-    _, gradient = eqx.filter_jit(learner.gradient)(learnt, keys())
-    for leaf in (gradient.module.weight, gradient.module.layer.w_in, gradient.log_learning_rate):
-        assert float(jnp.abs(leaf).max()) > 0
-
-
 def test_micro_batches_and_rematerialisation_change_nothing_but_memory():
     whole = experiment(run={"batch": 6})
     whole = dataclasses.replace(whole, optimiser=OptimiserSettings(rate_strength=0.0))
     learner = OneShotLearner(whole)
     learnt = learner.learnt(learner.init())
     expected = eqx.filter_jit(learner.gradient)(learnt, keys(6))
-    assert float(jnp.abs(expected[1].module.weight).max()) > 0
-    for changed in ({"micro_batch": 2}, {"micro_batch": 3, "rematerialise": True}):
-        other = OneShotLearner(dataclasses.replace(whole, one_shot=dataclasses.replace(whole.one_shot, **changed)))
-        found = eqx.filter_jit(other.gradient)(learnt, keys(6))
-        assert difference(found, expected) < EXACT, changed
+    for leaf in (expected[1].module.weight, expected[1].module.layer.w_in, expected[1].log_learning_rate):
+        assert float(jnp.abs(leaf).max()) > 0
+    thrifty = dataclasses.replace(whole.one_shot, micro_batch=2, rematerialise=True)
+    other = OneShotLearner(dataclasses.replace(whole, one_shot=thrifty))
+    assert difference(eqx.filter_jit(other.gradient)(learnt, keys(6)), expected) < EXACT
 
 
 def test_the_inner_learning_rate_is_trained_only_where_it_is_asked_for():
     for asked in (True, False):
-        learner = OneShotLearner(experiment(train_inner_learning_rate=asked))
-        state = learner.init()
-        before = float(state.arrays.log_learning_rate)
-        state, _ = learner.update(state, None, jnp.asarray(0))
-        assert (float(state.arrays.log_learning_rate) != before) == asked
-    assert learner.update._cache_size() == 1
+        assert OneShotLearner(experiment(train_inner_learning_rate=asked)).trained.log_learning_rate is asked
 
 
 def test_the_published_variants_of_the_pseudo_derivative_give_different_updates():
@@ -276,10 +253,9 @@ def test_the_module_sees_the_target_or_the_error():
 
 
 def test_the_module_runs_on_any_neuron_model_and_refuses_other_inputs():
-    for neuron in ("lsnn", "lstm", "gru", "rate"):
-        learner = OneShotLearner(experiment(module_neuron=neuron))
-        _, loss = learner.update(learner.init(), None, jnp.asarray(0))
-        assert np.isfinite(np.asarray(loss)).all()
+    learner = OneShotLearner(experiment(module_neuron="lstm"))
+    before, after = learner.compare(learner.learnt(learner.init()), keys())
+    assert np.isfinite(np.asarray(after)).all() and (np.asarray(after) != np.asarray(before)).all()
     module = ErrorModule(Recurrent(LIF(), 5, 4, key=jax.random.key(0)), 3, key=jax.random.key(1))
     with pytest.raises(InvalidSetting, match=r"error module: expected 5 inputs, got 2 \+ 2"):
         module(jnp.zeros((7, 1, 2)), jnp.zeros((7, 1, 2)))
@@ -306,12 +282,14 @@ class Ramps(TaskFamily):
         return error if self.wrong == "loss" else 0.5 * error.mean()
 
 
-def test_a_user_s_family_trains():
+def test_a_user_s_family_trains_and_compiles_once():
     learner = OneShotLearner(experiment(Ramps(duration=20.0)))
     state = learner.init()
+    before = np.array(state.arrays.module.weight)
     for i in range(3):
         state, loss = learner.update(state, None, jnp.asarray(i))
-    assert np.isfinite(float(loss[0]))
+    assert np.isfinite(float(loss[0])) and np.abs(state.arrays.module.weight - before).max() > 0
+    assert learner.update._cache_size() == 1
 
 
 @pytest.mark.parametrize(
@@ -340,10 +318,10 @@ def folder_of(path, setup) -> RunFolder:
 
 
 def test_an_inner_learning_rate_that_blows_up_ends_the_run_with_good_weights_kept(tmp_path):
-    setup = experiment(neuron="rate", precision="float32", inner_learning_rate=1e30)
+    setup = experiment(neuron="rate", precision="float32", inner_learning_rate=3e38)
     folder = folder_of(tmp_path / "run", setup)
     learner = OneShotLearner(setup)
-    expected = "iteration 1: loss or gradient is not finite; .*checkpoints; .*inner_learning_rate below 1e\\+30"
+    expected = "iteration 1: loss or gradient is not finite; .*checkpoints; .*inner_learning_rate below 3e\\+38"
     with pytest.raises(RunFailed, match=expected):
         train(setup, folder, task="ramps", learner=learner)
     from eprop.experiments._one_shot import load_learnt
@@ -373,7 +351,7 @@ def test_learning_to_learn_sinusoids():
 
 TINY = (
     "--duration 60 --dt 3 --neurons 8 --module-neurons 6 --code-neurons 8 --code-width 1.5 --batch 3 "
-    "--evaluation-batch 4 --compared-tasks 5 --evaluate-every 2"
+    "--evaluation-batch 4 --compared-tasks 4 --evaluate-every 2"
 ).split()
 
 
@@ -384,30 +362,24 @@ def test_reproduce_ends_with_a_table_and_pictures(tmp_path, capsys):
     assert "held-out tasks" in said and "BPTT" in said
     results = json.loads((out / "results.json").read_text())
     names = [row["name"] for row in results["rows"]]
-    assert len(names) == len(set(names)) == 7 and all(len(row["values"]) == 5 for row in results["rows"])
+    assert len(names) == len(set(names)) == 7 and all(len(row["values"]) == 4 for row in results["rows"])
     assert {p.name for p in (out / "figures").iterdir()} == {"learning.png", "lesson.png", "comparison.png", "arm.gif"}
     assert (out / "figures" / "arm.gif").read_bytes()[:3] == b"GIF"
     main(["resume", str(out)])
     assert json.loads((out / "results.json").read_text()) == results
 
 
-def test_a_killed_reproduction_resumes_to_the_same_numbers(tmp_path):
-    flags = [*TINY, "--iterations", "1500", "--evaluate-every", "50", "--baseline-iterations", "0"]
-    program = [sys.executable, "-m", "eprop"]
-    env = os.environ | {"JAX_PLATFORMS": "cpu"}
-    command = [*program, "reproduce", "one-shot-sinusoids", *flags, "--out"]
-    subprocess.run([*command, f"{tmp_path}/a"], check=True, env=env, stdout=subprocess.DEVNULL)
-    killed = subprocess.Popen([*command, f"{tmp_path}/b"], env=env, stderr=subprocess.DEVNULL)
-    metrics = tmp_path / "b" / "eprop2" / "metrics.jsonl"
-    while not (metrics.exists() and len(metrics.read_text().splitlines()) >= 3):
-        assert killed.poll() is None
-        time.sleep(0.01)
-    killed.send_signal(signal.SIGINT)
-    assert killed.wait() == 130
-    subprocess.run([*program, "resume", f"{tmp_path}/b"], check=True, env=env, stdout=subprocess.DEVNULL)
-    lines = [
-        [{k: v for k, v in line.items() if k != "wall_s"} for line in RunFolder(tmp_path / run / "eprop2").metrics()]
-        for run in "ab"
-    ]
-    assert lines[0] == lines[1]
-    assert (tmp_path / "a" / "results.json").read_text() == (tmp_path / "b" / "results.json").read_text()
+def test_a_resumed_outer_loop_gives_the_same_numbers(tmp_path):
+    learner = OneShotLearner(experiment())
+
+    def run(path, iterations):
+        setup = experiment(run={"iterations": iterations})
+        folder = RunFolder.open(path) if path.is_dir() else folder_of(path, setup)
+        train(setup, folder, task="sinusoids", learner=learner)
+        return [{k: v for k, v in line.items() if k != "wall_s"} for line in folder.metrics()]
+
+    straight = run(tmp_path / "straight", 6)
+    assert straight[0]["before"] != straight[0]["metric"]
+    run(tmp_path / "stopped", 3)
+    (tmp_path / "stopped" / "summary.json").unlink()
+    assert run(tmp_path / "stopped", 6)[-2:] == straight[-2:]

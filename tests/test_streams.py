@@ -249,14 +249,15 @@ def test_once_a_sequence_is_one_step_with_the_sum_of_its_windows():
         moved = float(jnp.abs(state.arrays.layers[0].w_in - first.layers[0].w_in).max())
         assert (moved > 0) == (t == 3)
     step = (first.layers[0].w_in - np.asarray(state.arrays.layers[0].w_in))[0] / 0.1
-    assert np.allclose(step, total.layers[0].w_in, rtol=1e-4, atol=1e-7)
+    assert np.allclose(step, total.layers[0].w_in, rtol=1e-4, atol=3e-6)  # a float32 difference over 0.1
     assert not np.asarray(state.gradient.layers[0].w_in).any()
 
 
 def test_the_synthetic_gradient_learns_the_true_one():
     """On a frozen network the prediction's error against the true future gradient falls.
 
-    Bound: over five seeds 0.35 to 0.47 of the error of saying nothing was left after 1500 windows."""
+    Bound: over five seeds 0.02 to 0.06 of the error of saying nothing was left after 600 windows.
+    """
     optimiser = OptimiserSettings(optimiser="sgd", learning_rate=1e-9, synthesiser_learning_rate=0.01)
     task = CopyRepeat(bits=2, pattern=2, repeats=2, threshold=1e-6)
     learner = WindowedLearner(small("eprop3:3", task, optimiser=optimiser, batch=32), [0])
@@ -278,7 +279,7 @@ def test_the_synthetic_gradient_learns_the_true_one():
         square = lambda a: sum(float(jnp.sum(x**2)) for x in jax.tree.leaves(a))  # noqa: E731
         left += square(jax.tree.map(jnp.subtract, predicted, true))
         said += square(true)
-    assert left < 0.6 * said
+    assert left < 0.2 * said
 
 
 def exact(learner, network, carry, window):

@@ -1,6 +1,7 @@
 """eprop: train recurrent networks online with eligibility propagation (e-prop), for any neuron model."""
 
 from eprop.errors import InvalidSetting as InvalidSetting
+from eprop.learning_signals import ErrorModule as ErrorModule
 from eprop.networks import Bidirectional as Bidirectional
 from eprop.networks import Network as Network
 from eprop.networks import Readout as Readout

@@ -30,7 +30,7 @@ SEARCH, COMPARED, PREDICTED = range(32, 35)
 """Streams of random numbers: tasks that step sizes are chosen on, that rows are compared on, of the mean movement."""
 
 STEPS = tuple(10.0 ** (k / 4 - 4) for k in range(19))
-"""Step sizes tried, as the norm of the mean weight change over that of the weights: 1e-4 to 3."""
+"""Step sizes tried beside the trained one, as the norm of the mean weight change over the weights': 1e-4 to 3."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +40,7 @@ class OneShotReproduction(OneShotExperiment):
     compared_tasks: int = 512
     """Held-out tasks that the rows of the table are compared on."""
     baseline_iterations: int | None = None
-    """Outer iterations that e-prop 1's own initial weights are trained; 0: leave that row out; None: as many as
-    e-prop 2's."""
+    """Outer iterations for e-prop 1's own initial weights; 0: leave that row out; None: as many as e-prop 2's."""
 
     def __post_init__(self) -> None:
         require(self.compared_tasks >= 2, f"compared_tasks = {self.compared_tasks}: must be at least 2")
@@ -51,11 +50,15 @@ class OneShotReproduction(OneShotExperiment):
 
 @dataclasses.dataclass(frozen=True)
 class OneShotArm(OneShotReproduction):
-    task: Arm  # not the family in general: the command line is made from the type
+    """With the family's own type, from which the command line is made."""
+
+    task: Arm
 
 
 @dataclasses.dataclass(frozen=True)
 class OneShotSinusoids(OneShotReproduction):
+    """With the family's own type, from which the command line is made."""
+
     task: Sinusoids
 
 
@@ -158,14 +161,16 @@ def _errors(learner: OneShotLearner, learnt: Learnt, keys: PRNGKeyArray) -> tupl
 
 def _with_best_step(learner: OneShotLearner, learnt: Learnt, signal: str) -> tuple[OneShotLearner, Learnt]:
     """The same weights taught by another signal, with the step size that does best on tasks of its own."""
-    one_shot = dataclasses.replace(learner.settings, learning_signal=signal)
-    other = OneShotLearner(dataclasses.replace(learner.experiment, one_shot=one_shot))
+    other = learner
+    if signal != learner.settings.learning_signal:
+        one_shot = dataclasses.replace(learner.settings, learning_signal=signal)
+        other = OneShotLearner(dataclasses.replace(learner.experiment, one_shot=one_shot))
     learnt = Learnt(learnt.network, None, learnt.log_learning_rate)
     keys = task_keys(learner, SEARCH, _at_once(learner))
     gradient = jax.jit(other.first_gradient)(learnt, keys)
     norms = jnp.sqrt(sum(jnp.sum(g**2, axis=range(1, g.ndim)) for g in jax.tree.leaves(gradient)))
     unit = optax.tree.norm(learnt.layer.synapses()) / norms.mean()  # weights would change by their size
-    rates = [jnp.log(step * unit) for step in STEPS]
+    rates = [learnt.log_learning_rate, *(jnp.log(step * unit) for step in STEPS)]
     after = [_errors(other, Learnt(learnt.network, None, rate), keys)[1].mean() for rate in rates]
     best = rates[int(np.argmin(np.where(np.isfinite(after), after, np.inf)))]
     return other, Learnt(learnt.network, None, best)
@@ -217,10 +222,10 @@ ONE_SHOT_ARM = Reproduction(
     presets={
         "quick": OneShotArm(
             task=Arm(dt=5.0, velocity_weight=2.5e-4),
-            network=dataclasses.replace(_NETWORK, neurons=100, v_th=0.8, n_refractory=2, readout_scale=0.005),
+            network=dataclasses.replace(_NETWORK, neurons=100, v_th=0.8, n_refractory=2),
             one_shot=OneShotSettings(module_neurons=100, inner_learning_rate=1e-3, train_inner_learning_rate=True),
             optimiser=OptimiserSettings(learning_rate=3e-3, clip=1.0, cosine_decay=True, rate_strength=1.0),
-            run=RunSettings(iterations=16000, batch=20, evaluate_every=100, evaluation_batch=128),
+            run=RunSettings(iterations=9000, batch=20, evaluate_every=100, evaluation_batch=128),
         ),
         "paper": OneShotArm(
             task=Arm(),
@@ -239,10 +244,10 @@ ONE_SHOT_SINUSOIDS = Reproduction(
     presets={
         "quick": OneShotSinusoids(
             task=Sinusoids(dt=5.0),
-            network=dataclasses.replace(_NETWORK, neurons=60, v_th=0.8, n_refractory=2, readout_scale=0.0065),
+            network=dataclasses.replace(_NETWORK, neurons=60, v_th=0.8, n_refractory=2),
             one_shot=OneShotSettings(module_neurons=60, inner_learning_rate=1e-3, train_inner_learning_rate=True),
             optimiser=OptimiserSettings(learning_rate=3e-3, clip=1.0, cosine_decay=True, rate_strength=0.3),
-            run=RunSettings(iterations=4000, batch=20, evaluate_every=50, evaluation_batch=128),
+            run=RunSettings(iterations=3000, batch=20, evaluate_every=50, evaluation_batch=128),
         ),
     },
     run=run_one_shot,

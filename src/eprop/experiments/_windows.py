@@ -28,13 +28,13 @@ class WindowsSettings:
     """Steps a window."""
     seeds: int = 3
     """Seeds, from 0; they run side by side."""
-    iterations: int = 10_000
+    iterations: int = 20_000
     """Windows, with an update of the weights each."""
     batch: int = 32
     """Samples a window."""
     neurons: int = 64
     """LSTM units."""
-    learning_rates: tuple[float, ...] = (0.003,) * 4
+    learning_rates: tuple[float, ...] = (0.01, 0.01, 0.03, 0.01)
     """Learning rate (Adam) of each rule, in the rules' order; a single one holds for all."""
     synthesiser_learning_rate: float = 0.0003
     """Learning rate (Adam) of the synthetic-gradient module."""
@@ -135,8 +135,8 @@ def _run_copy_repeat(folder: RunFolder, settings: CopyRepeatFigure) -> Table:
     reached = max(max(summary["value"]) for summary in summaries)
     marks = [length for length in (9, 12, 15, 19, 23, 28, 33, 39, 45, 52, 59, 67, 75, 84) if length <= reached][-3:]
     table = Table(title=f"copy-repeat, windows of {settings.window}: longest sequence solved, steps (higher is better)")
-    for column in ("rule", "mean", "seeds", *(f"windows until {m}" for m in marks), "ms a window"):
-        table.add_column(column, justify="left" if column == "rule" else "right")
+    for column in ("rule", "mean", "seeds", *(f"windows to {m}" for m in marks), "ms a window"):
+        table.add_column(column, justify="left" if column == "rule" else "right", no_wrap=column == "rule")
     for rule, summary, lines in zip(experiments, summaries, metrics, strict=True):
         until = [" ".join("-" if w is None else str(w) for w in windows_until(lines, m)) for m in marks]
         values = " ".join(f"{v:.0f}" for v in summary["value"])
@@ -150,7 +150,7 @@ def _run_words(folder: RunFolder, settings: WordsFigure) -> Table:
     title = f"words, windows of {settings.window}: perplexity on the test part (lower is better)"
     table = Table(title=title)
     for column in ("rule", "mean", "std", "seeds", "ms a window"):
-        table.add_column(column, justify="left" if column == "rule" else "right")
+        table.add_column(column, justify="left" if column == "rule" else "right", no_wrap=column == "rule")
     for rule, summary in zip(experiments, summaries, strict=True):
         values = np.asarray(summary["value"])
         std = values.std(ddof=1) if len(values) > 1 else 0.0
@@ -166,6 +166,8 @@ def _speed(summary: dict[str, Any], seeds: int) -> str:
 
 def draw_rules(folder: RunFolder, settings: WindowsSettings, ylabel: str, title: str, steps: bool) -> list[Path]:
     """The metric against windows, a colour a rule, mean and range over seeds; and each seed's last value."""
+    from matplotlib.ticker import MaxNLocator, ScalarFormatter
+
     from eprop.figures._run import columns, plot_spread
     from eprop.figures._style import colour, new_figure, save, tidy
 
@@ -178,15 +180,24 @@ def draw_rules(folder: RunFolder, settings: WindowsSettings, ylabel: str, title:
             continue
         iterations, values = columns(lines, "metric")
         plot_spread(curves, iterations, values, rule, colour(i))
-        final.scatter(values[-1], np.full(values.shape[1], i), color=colour(i), s=22, alpha=0.7, zorder=3)
+        rows = i + np.linspace(-0.15, 0.15, values.shape[1])
+        final.scatter(values[-1], rows, color=colour(i), s=22, alpha=0.8, zorder=3)
         final.plot([values[-1].mean()] * 2, [i - 0.3, i + 0.3], color=colour(i), lw=2.5)
-    if not steps:
+    if steps:
+        curves.set_ylim(bottom=0)
+        curves.yaxis.set_major_locator(MaxNLocator(integer=True))
+        final.set_xlim(left=0)
+    else:
         curves.set_yscale("log")
+        curves.yaxis.set_major_formatter(ScalarFormatter())
+        curves.yaxis.set_minor_formatter(ScalarFormatter())
+        curves.tick_params(which="minor", labelsize=8)
+    curves.set_xlim(left=0)
     curves.legend(fontsize=8, frameon=False)
     final.set_yticks(range(len(settings.labels)), [label.replace("_", " ") for label in settings.labels], fontsize=8)
     final.invert_yaxis()
     tidy(curves, "windows (updates of the weights)", ylabel, title)
-    tidy(final, f"{ylabel}, at the end", "")
+    tidy(final, "at the end: seeds, and their mean", "")
     return [save(figure, folder.path / f"{folder.config['name']}.png")]
 
 

@@ -4,13 +4,14 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.animation import PillowWriter
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 from eprop.experiments import reproduction_of
 from eprop.experiments._one_shot import COMPARED, load_learnt, part_folder, task_keys
@@ -52,9 +53,9 @@ def typical_lesson(learner: OneShotLearner, folder: RunFolder) -> Shown:
     keys = task_keys(learner, COMPARED, 25)
     after = np.asarray(learner.compare(learnt, keys)[1])
     key = keys[np.argsort(after)[len(after) // 2]][None]
-    change = -jnp.exp(learnt.log_learning_rate) * learner.first_gradient(learnt, key).w_rec[0]
+    change = -jnp.exp(learnt.log_learning_rate) * eqx.filter_jit(learner.first_gradient)(learnt, key).w_rec[0]
     connected = learnt.layer.connected().w_rec
-    lesson = jax.tree.map(np.asarray, learner.lesson(learnt, key))
+    lesson = eqx.filter_jit(learner.lesson)(learnt, key)
     time = np.arange(learner.task.steps) * learner.task.dt
     return Shown(learner, lesson, np.asarray((change * connected)[:, 0]), time)
 
@@ -72,7 +73,7 @@ def lesson_figure(shown: Shown) -> Figure:
         panels = axes[:, column]
         _raster(panels[0], time, np.asarray(shown.learner.clock[:, 0]), "clock" * (not column), title)
         _raster(panels[1], time, np.asarray(lesson.z[trial][:, 0]), "network" * (not column))
-        produced = np.asarray(family.produced(jnp.asarray(lesson.y[trial][:, 0])))
+        produced = np.asarray(family.produced(lesson.y[trial][:, 0]))
         _movement(panels[4:], time, target, produced, plane, show_names=not column)
     if lesson.module_z:
         _raster(axes[2, 0], time, np.asarray(lesson.module_z[0][:, 0]), "error module")
@@ -182,25 +183,26 @@ def rows_figure(results: dict[str, Any]) -> Figure:
 def animate_arm(shown: Shown, family: Arm, path: Path, frames: int = 50) -> Path:
     """The arm in both trials, over the target's arm: a GIF, written whole or not at all."""
     task = jax.tree.map(lambda x: x[0], shown.lesson.tasks)
-    target = [np.asarray(x) for x in family.joints(jnp.asarray(task.velocity))]
-    made = [[np.asarray(x) for x in family.joints(jnp.asarray(shown.lesson.y[k][:, 0]))] for k in (0, -1)]
+    target = [np.asarray(x) for x in family.joints(task.velocity)]
+    made = [[np.asarray(x) for x in family.joints(shown.lesson.y[k][:, 0])] for k in (0, -1)]
     figure = Figure(figsize=(7.6, 4.1), dpi=90)
-    FigureCanvasAgg(figure)
+    canvas = FigureCanvasAgg(figure)
     panels = figure.subplots(1, 2)
     figure.subplots_adjust(left=0.03, right=0.97, bottom=0.03, top=0.86, wspace=0.06)
     draws = [_arms(axes, family, target, joints) for axes, joints in zip(panels, made, strict=True)]
     panels[0].set_title("training trial", fontsize=10)
     panels[1].set_title("test trial, after one update", fontsize=10)
     clock = figure.suptitle("", fontsize=9)
-    writer = PillowWriter(fps=12)
+    pictures = []
+    for t in np.linspace(0, family.steps - 1, min(frames, family.steps)).astype(int):
+        for draw in draws:
+            draw(int(t))
+        clock.set_text(f"{shown.time[t]:.0f} ms")
+        canvas.draw()
+        pictures.append(Image.fromarray(np.array(canvas.buffer_rgba())[..., :3]))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    with writer.saving(figure, str(temporary), dpi=90):
-        for t in np.linspace(0, family.steps - 1, min(frames, family.steps)).astype(int):
-            for draw in draws:
-                draw(t)
-            clock.set_text(f"{shown.time[t]:.0f} ms")
-            writer.grab_frame()
+    pictures[0].save(temporary, save_all=True, append_images=pictures[1:], duration=80, loop=0, format="GIF")
     os.replace(temporary, path)
     return path
 

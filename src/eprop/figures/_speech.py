@@ -136,7 +136,6 @@ def errors_figure(folder: RunFolder, rows: list[dict[str, Any]], kinds: list[str
             final.scatter(row["values"], i + np.asarray(offsets), color=colour(i), s=14, zorder=3)
             final.text(max(row["values"]), i, f"   {row['mean']:.3f}", va="center", fontsize=8, color=INK)
         curves.set_yscale("log")
-        curves.legend(fontsize=8, frameon=False, ncols=2)
         tidy(
             curves,
             "iteration",
@@ -144,6 +143,8 @@ def errors_figure(folder: RunFolder, rows: list[dict[str, Any]], kinds: list[str
             f"{kind}: mean and range over {of_kind[0]['seeds']} seeds",
         )
         final.set_yticks(range(len(of_kind)), [row["rule"] for row in of_kind])
+        for i, name in enumerate(final.get_yticklabels()):  # they are the curves' legend too
+            name.set(color=colour(i), weight="bold")
         final.invert_yaxis()
         final.set_xlim(0, 1.15 * max(max(row["values"]) for row in of_kind))
         bptt = next(row["mean"] for row in of_kind if row["rule"] == "bptt")

@@ -84,7 +84,8 @@ def synthesise(out: Path, settings: Synthesis) -> dict[str, Any]:
     require(not out.exists(), f"out = {out}: is there already; name a new folder")
     for module, package in (("soundfile", "soundfile"), ("espeakng_loader", "espeakng-loader"), ("scipy", "scipy")):
         extra(module, package)
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
     try:
         partial.mkdir(parents=True)
         report = _write_all(partial, settings)

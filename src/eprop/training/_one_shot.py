@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -22,8 +22,6 @@ from eprop.tasks import TaskFamily, clock, population_code
 from eprop.training._build import build_network, build_optimiser
 from eprop.training._learner import EVALUATION, TEST, TRAINING, WEIGHTS, stream
 
-F = TypeVar("F", bound=TaskFamily)
-
 Keys = Key[Array, "task"]  # noqa: F821
 
 TEST_TASKS = 512
@@ -31,10 +29,10 @@ TEST_TASKS = 512
 
 
 @dataclasses.dataclass(frozen=True)
-class OneShotExperiment(Generic[F]):
+class OneShotExperiment:
     """All settings of learning to learn."""
 
-    task: F
+    task: TaskFamily
     network: NetworkSettings
     one_shot: OneShotSettings
     optimiser: OptimiserSettings
