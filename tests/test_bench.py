@@ -22,6 +22,8 @@ from eprop.bench._run import _windows
 from eprop.bench._stream_memory import measure_stream
 from eprop.cli import main
 
+pytestmark = pytest.mark.slow  # `make test-all`
+
 TINY = ("--quick", "--neurons", "12", "--batch", "2", "--memory-steps", "0")
 
 
