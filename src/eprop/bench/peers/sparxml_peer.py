@@ -1,6 +1,6 @@
 """sparxml (imported as `sparx`): its online e-prop, on our neuron written to its contract.
 
-    python sparxml_peer.py PROBLEM.npz ANSWER.npz ROUNDS
+python sparxml_peer.py PROBLEM.npz ANSWER.npz ROUNDS
 """
 
 import json

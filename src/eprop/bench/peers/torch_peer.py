@@ -1,6 +1,6 @@
 """PyTorch, eager: the same network as a Python loop over time, differentiated by autograd (BPTT).
 
-    python torch_peer.py PROBLEM.npz ANSWER.npz ROUNDS
+python torch_peer.py PROBLEM.npz ANSWER.npz ROUNDS
 """
 
 import json
