@@ -7,8 +7,8 @@ writes OUT/drift.csv (120 000 rows: three columns a, b, c that wander, and a col
     eprop stream --csv OUT/drift.csv --targets y --out OUT/stream
 
 on it. y_t = w_1 a_{t-1} + w_2 b_{t-1} + w_3 c_{t-1} + a_{t-4} / 2 + noise. The weights w turn slowly all the time, and
-change their signs at once in the middle of the table: a forecast has to know a, b and c of the row before and to remember a of
-three rows before that, and what it has learnt of w grows old. Options of 'eprop stream' may follow OUT.
+change their signs at once in the middle of the table: a forecast has to know a, b and c of the row before and to
+remember a of three rows before that, and what it has learnt of w grows old. Options of 'eprop stream' may follow OUT.
 """
 
 import sys

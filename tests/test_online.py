@@ -201,3 +201,41 @@ def test_two_layers_learn_from_a_stream():
         state, _, metrics = learner.step(state, x, jnp.ones((20, 1, 1), jnp.float32))
         losses.append(float(metrics.loss))
     assert losses[-1] < 0.3 * losses[0]
+
+
+@pytest.mark.parametrize("delay, window", [(0, 1), (0, 4), (3, 2)])
+def test_many_windows_in_one_call_are_the_steps_one_by_one(delay, window):
+    network, x, target = make("lstm"), inputs(24), targets(24)
+    mask = jax.random.bernoulli(jax.random.key(7), 0.7, x.shape[:2]).astype(x.dtype)
+    learner = OnlineLearner(EProp1(), optax.adam(0.01), squared, delay=delay)
+    straight, y, loss = fed(learner, network, x, target, mask, (window,) * (24 // window))
+    state = learner.init(network, BATCH, first=(x[:window], target[:window]))
+    state, first, metrics = learner.run(state, x, target, mask, window=window, count=12 // window)
+    padding = jnp.full_like(x[:12], jnp.nan)  # what stands behind the counted windows does not count
+    state, second, more = learner.run(
+        state,
+        jnp.concatenate([x[12:], padding]),
+        jnp.concatenate([target[12:], target[:12]]),
+        jnp.concatenate([mask[12:], mask[:12]]),
+        window=window,
+        count=12 // window,
+    )
+    assert difference(jnp.concatenate([first[:12], second[:12]]), y) < EXACT
+    assert not first[12:].any() and not second[12:].any()
+    assert difference(eqx.filter(state, eqx.is_array), eqx.filter(straight, eqx.is_array)) < EXACT
+    assert float(metrics.loss + more.loss) == pytest.approx(float(loss), rel=1e-12)
+    with pytest.raises(InvalidSetting, match="window = 5: must divide the 24 steps"):
+        learner.run(state, x, target, mask, window=5)
+    with pytest.raises(InvalidSetting, match="count = 99"):
+        learner.run(state, x, target, mask, window=window, count=99)
+
+
+@pytest.mark.parametrize("delay", [0, 3])
+def test_a_prediction_without_learning_is_that_of_the_next_step(delay):
+    network, x, target = make("alif"), inputs(), targets()
+    learner = OnlineLearner(EProp1(), optax.adam(0.01), squared, delay=delay)
+    state, _, _ = learner.step(learner.init(network, BATCH), x[:9], target[:9])
+    ahead = learner.predict(state, x[9:18])
+    again = learner.predict(state, x[9:18])
+    _, y, _ = learner.step(state, x[9:18], target[9:18])
+    assert (ahead == again).all() and difference(ahead, y) < EXACT

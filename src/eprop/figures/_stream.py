@@ -30,16 +30,17 @@ def error_figure(folder: RunFolder) -> Figure:
     rows = [line["row"] for line in lines]
     names = list(lines[0]["rmse"])[:MOST_TARGETS]
     figure = new_figure(9.0, 0.6 + 2.6 * len(names))
-    for axes, name in zip(figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0], names, strict=True):
+    panels = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, name in zip(panels, names, strict=True):
         for i, (kind, label) in enumerate((("naive_rmse", "naive (last value)"), ("rmse", "network"))):
             values = np.array([np.nan if line[kind][name] is None else line[kind][name] for line in lines])
             axes.plot(rows, values, color=("#7F7F7F", colour(0))[i], lw=1.5, label=label, marker="." * (len(rows) < 3))
         tidy(axes, "", f"{name}: rms error")
         axes.set_ylim(bottom=0)
         axes.legend(fontsize=8, frameon=False, loc="lower right", ncols=2)
-    axes.set_xlabel("row")
+    panels[-1].set_xlabel("row")
     horizon = folder.config["stream"]["horizon"]
-    axes.figure.axes[0].set_title(f"{folder.path.name}: {_ahead(horizon)}, error over rows", loc="left", fontsize=10)
+    panels[0].set_title(f"{folder.path.name}: {_ahead(horizon)}, error over rows", loc="left", fontsize=10)
     return figure
 
 
@@ -49,7 +50,8 @@ def forecast_figure(folder: RunFolder, names: list[str], rows: np.ndarray) -> Fi
     names = names[:MOST_TARGETS]
     figure = new_figure(9.0, 0.6 + 2.6 * len(names))
     number = rows[:, 0]
-    for i, axes in enumerate(figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]):
+    panels = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
+    for i, axes in enumerate(panels):
         truth, forecast, _, ahead = rows[:, 1 + 4 * i : 5 + 4 * i].T
         axes.plot(number, truth, color=TARGET, lw=1.2, label="value", marker="." * (len(rows) < 40))
         axes.plot(number, forecast, color=colour(0), lw=1.3, label="forecast")
@@ -57,8 +59,8 @@ def forecast_figure(folder: RunFolder, names: list[str], rows: np.ndarray) -> Fi
         axes.axvline(number[-1], color=FAINT, lw=0.8, zorder=0)
         tidy(axes, "", names[i])
         axes.legend(fontsize=8, framealpha=0.9, loc="upper left", ncols=3)
-    axes.set_xlabel("row")
-    axes.figure.axes[0].set_title(f"{folder.path.name}: the newest rows, {_ahead(horizon)}", loc="left", fontsize=10)
+    panels[-1].set_xlabel("row")
+    panels[0].set_title(f"{folder.path.name}: the newest rows, {_ahead(horizon)}", loc="left", fontsize=10)
     return figure
 
 

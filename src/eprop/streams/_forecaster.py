@@ -107,8 +107,8 @@ class Forecaster:
         """
         count, window = len(values), self.settings.window
         scaled = self._scale(values)
-        inputs, wanted = (self._padded(rows, self.most_rows) for rows in (scaled.inputs, scaled.wanted))
-        mask = np.ones(inputs.shape[:2], self._dtype)
+        inputs, wanted = (jnp.asarray(self._padded(rows, self.most_rows)) for rows in (scaled.inputs, scaled.wanted))
+        mask = jnp.ones(inputs.shape[:2], self._dtype)
         self._state, y, _ = self._learner.run(self._state, inputs, wanted, mask, window=window, count=count // window)
         forecasts = self._forecasts(scaled, np.asarray(y)[:count, 0])
         self._moments = scaled.moments

@@ -63,7 +63,7 @@ def load_state(path: Path) -> tuple[dict[str, Any], list[np.ndarray]] | None:
     if not path.is_file():
         return None
     try:
-        with np.load(path) as found:
+        with np.load(io.BytesIO(path.read_bytes())) as found:
             facts = json.loads(str(found["facts"]))
             return facts, [found[str(i)] for i in range(len(found.files) - 1)]
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError):

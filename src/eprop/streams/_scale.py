@@ -8,7 +8,7 @@ import numpy as np
 class Moments(NamedTuple):
     """Mean and variance of each column so far."""
 
-    count: float
+    rows: float
     mean: np.ndarray  # [column]
     variance: np.ndarray  # [column]
 

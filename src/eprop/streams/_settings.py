@@ -48,7 +48,7 @@ class StreamSettings:
                 require(bool(names) and all(names), f"{name} = {value!r}: name columns, separated by commas")
                 twice = next((n for n in names if names.count(n) > 1), None)
                 require(twice is None, f"{name} = {value!r}: names {twice!r} twice")
-        make_rule(self.rule)
+        require(make_rule(self.rule).streams, f"rule = {self.rule!r}: does not learn from a stream")
 
     @property
     def separator(self) -> str:

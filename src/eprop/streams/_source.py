@@ -25,6 +25,7 @@ class Source:
         self.path, self.standard = path, path == "-"
         self.follow = follow and not self.standard
         self._part = b""  # of a line whose end has not come
+        self._fresh = position == 0
         self.size: int | None = None
         if self.standard:
             self._file = sys.stdin.fileno()
@@ -62,7 +63,9 @@ class Source:
         if not self.standard:
             self._position += len(block)
         *lines, self._part = (self._part + block).split(b"\n")
-        if len(self._part) > LONGEST_LINE or any(b"\0" in line for line in (*lines[:1], self._part)):
+        binary = self._fresh and b"\0" in (lines[0] if lines else self._part)
+        self._fresh = False
+        if binary or len(self._part) > LONGEST_LINE:
             raise InvalidSetting(f"csv = {self.path}: is not a table of text")
         return [line + b"\n" for line in lines]
 

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rich.console import Group
 from rich.table import Table as TextTable
 
 from eprop.errors import require
@@ -48,12 +49,12 @@ def start_stream(
     return folder
 
 
-def stream_table(summary: dict[str, Any]) -> TextTable:
-    """Errors of the whole stream, a row a target."""
+def stream_table(summary: dict[str, Any]) -> Group:
+    """What there was, and errors of the whole stream, a row a target."""
     title = f"{summary['rows']:,} rows, {summary['horizon']} ahead, {summary['rows_per_s']:,.0f} rows/s"
     if summary["skipped"]:
         title += f", {summary['skipped']:,} bad rows skipped"
-    table = TextTable(title=title)
+    table = TextTable()
     for column in ("target", "rms error", "naive", "error / naive"):
         table.add_column(column, justify="left" if column == "target" else "right")
     for name, error in summary["rmse"].items():
@@ -61,7 +62,7 @@ def stream_table(summary: dict[str, Any]) -> TextTable:
         known = error is not None
         ratio = f"{error / naive:.3f}" if known and naive else "-"
         table.add_row(name, *((f"{error:.5g}", f"{naive:.5g}") if known else ("-", "-")), ratio)
-    return table
+    return Group(title, table)
 
 
 def _check_columns(stream: StreamSettings, handling: HandlingSettings) -> None:

@@ -118,14 +118,14 @@ class _Stream:
 
     def _begin(self, names: list[str], facts: dict[str, Any]) -> None:
         """The columns are known: the network can be made."""
-        self.table = Table(self.settings, names, self.before, self.handling.skip_bad_rows)
-        self.queue = self.table.empty()
-        self.forecaster = Forecaster(self.settings, self.network, self.optimiser, self.table)
-        self.total = Score(self.table.targets, facts.get("total"))
-        self.recent = Score(self.table.targets, facts.get("recent"))
+        table = Table(self.settings, names, self.before, self.handling.skip_bad_rows)
+        self.queue = table.empty()
+        self.forecaster = Forecaster(self.settings, self.network, self.optimiser, table)
+        self.total, self.recent = (Score(table.targets, facts.get(name)) for name in ("total", "recent"))
+        self.table = table
         if not self.predictions.length:
             kinds = ("", "_forecast", "_naive", "_ahead")
-            columns = [f"{name}{kind}" for name in self.table.targets for kind in kinds]
+            columns = [f"{name}{kind}" for name in table.targets for kind in kinds]
             self.predictions.write(csv_line(["row", *columns]))
 
     def _read(self, lines: list[bytes]) -> None:
