@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
 
-.PHONY: help demo test lint format clean
+.PHONY: help demo test test-all lint format clean
 
 help:
 	@echo "make demo   learn a pattern with BPTT and e-prop 1, end with a table and a picture ($(DEMO)/comparison.png)"
-	@echo "make test   run all tests"
+	@echo "make test   run the tests of the core: traces, rules, networks, training, program"
+	@echo "make test-all   run all tests: figures, e-prop 2 and 3, speech, benchmark too"
 	@echo "make lint   ruff and pyright"
 	@echo "make clean  remove .venv and $(DEMO)"
 
@@ -26,6 +27,9 @@ demo: $(VENV)/installed
 	@echo "picture: $(DEMO)/comparison.png"
 
 test: $(VENV)/installed
+	$(BIN)/python -m pytest -n 2 -q -m 'not slow'
+
+test-all: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2 -q
 
 lint: $(VENV)/installed

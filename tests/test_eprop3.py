@@ -27,6 +27,8 @@ from eprop.neurons import readout_output, recurrent_output, traced
 from eprop.rules import WINDOWED, EProp3
 from models import BATCH, MODELS, N_IN, TIME, N, check_alive, difference, inputs, make, targets
 
+pytestmark = pytest.mark.slow  # `make test-all`
+
 EXACT = 1e-10
 every_model = pytest.mark.parametrize("name", MODELS)
 

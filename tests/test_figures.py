@@ -14,6 +14,8 @@ from eprop.settings import Experiment, NetworkSettings, OptimiserSettings, RuleS
 from eprop.tasks import ArraysTask, EvidenceAccumulation, PatternGeneration, StoreRecall
 from eprop.training import RunFolder, experiment_to_json, load_run, train
 
+pytestmark = pytest.mark.slow  # `make test-all`
+
 TASKS = {
     "pattern-generation": PatternGeneration(duration=60, inputs=10),
     "store-recall": StoreRecall(symbols=4, symbol_duration=10, group=3),

@@ -13,6 +13,8 @@ from eprop.networks import hold, trainable
 from eprop.neurons import readout_output
 from models import MIXED_BETA, N_IN, N_OUT, N, check_alive, difference, inputs
 
+pytestmark = pytest.mark.slow  # `make test-all`
+
 FRAMES, FRAME, BATCH = 7, 3, 2
 NEURON = Filtered(ALIF(n_refractory=2, tau_a=30.0, beta=MIXED_BETA), tau_out=9.0, frame=FRAME)
 

@@ -24,6 +24,8 @@ from eprop.tasks import Arm, Sinusoids, TaskFamily, clock, population_code
 from eprop.training import OneShotExperiment, OneShotLearner, RunFolder, train
 from models import N_IN, TIME, N, check_alive, difference, make
 
+pytestmark = pytest.mark.slow  # `make test-all`
+
 EXACT = 1e-10
 TASKS = 3
 

@@ -17,6 +17,8 @@ from eprop.speech._phones import CORE_TEST, DEVELOPMENT
 from eprop.speech._synthesis import plan
 from eprop.speech._voices import FEMALE, MALE
 
+pytestmark = pytest.mark.slow  # `make test-all`
+
 RATE = 16_000
 PHONES = [(0, 1600, "h#"), (1600, 2900, "ix"), (2900, 4000, "q"), (4000, 4800, "zh")]
 

@@ -15,6 +15,8 @@ from eprop.tasks import CopyRepeat, PatternGeneration, Words
 from eprop.tasks._words import load_corpus
 from eprop.training import Learner, RunFolder, WindowedLearner, experiment_to_json, load_run, train
 
+pytestmark = pytest.mark.slow  # `make test-all`
+
 TEXT = "the cat saw a dog. the dog saw the cat.\na bird sang; the cat heard it and the dog did not.\n" * 60
 
 

@@ -37,13 +37,18 @@ class Measurement:
 
 
 def measure_case(
-    case: Case, rounds: int, paths: Sequence[str] = PATHS, say: Callable[[str], None] = lambda said: None
+    case: Case,
+    rounds: int,
+    paths: Sequence[str] = PATHS,
+    say: Callable[[str], None] = lambda said: None,
+    windows: Sequence[int] = (),
 ) -> tuple[float, list[Measurement]]:
     """The mean output, and every path's times and memory: those whose gradient is right; the others are refused.
 
     Args:
         rounds: repetitions; in each every path has one turn, so that a busy moment hits all alike.
         say: told what is being done.
+        windows: steps a window to choose the stream's from; none: those of `candidate_windows`.
 
     Raises:
         RunFailed: if the network is silent or saturated.
@@ -54,9 +59,9 @@ def measure_case(
     prepared = []
     for path in _all_paths(problem, paths):
         say(f"{case}: {path.name}, compiling and checking its gradient")
-        window, function = _with_window(problem, path)
-        arguments: tuple[Any, ...] = (problem, *product_operands(problem)) if path.name == "products" else (problem,)
-        arguments, compiled = _compile(function, *arguments)
+        window, function = _with_window(problem, path, windows)
+        operands = product_operands(problem) if path.name == "products" else ()
+        arguments, compiled = _compile(function, problem, *operands)
         row = Measurement(path.name, bytes=_peak(compiled), window=window)
         seconds, result = _timed(compiled, arguments)
         if path.gradient is not None:
@@ -86,17 +91,18 @@ def _all_paths(problem: Problem, names: Sequence[str]) -> list[Path]:
     return [known[name] for name in names]
 
 
-def _with_window(problem: Problem, path: Path) -> tuple[int | None, Callable[..., Any]]:
+def _with_window(problem: Problem, path: Path, windows: Sequence[int]) -> tuple[int | None, Callable[..., Any]]:
     """For the stream: the fastest of a few windows; for the others the function as it is."""
     if path.name != "streaming":
         return None, path.function
     steps, batch = problem.inputs.shape[:2]
     fastest = {}
-    for window in candidate_windows(problem.network, steps, batch):
+    windows = windows or candidate_windows(problem.network, steps, batch)
+    for window in windows if len(windows) > 1 else ():
         arguments, compiled = _compile(path.function(window), problem)
         _timed(compiled, arguments)
         fastest[window] = min(_timed(compiled, arguments)[0] for _ in range(3))
-    window = min(fastest, key=lambda w: fastest[w])
+    window = min(windows, key=lambda w: fastest.get(w, 0.0))
     return window, path.function(window)
 
 

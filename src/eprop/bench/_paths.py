@@ -120,9 +120,9 @@ def streaming(window: int) -> Callable[..., tuple[Array, Network]]:
 
 
 def candidate_windows(network: Network, steps: int, batch: int) -> list[int]:
-    """Windows to choose from: divisors of `steps` near half, once and twice the suggested one."""
+    """Windows to choose from: divisors of `steps` near half, once and twice the suggested one, at least two windows."""
     suggested = suggested_window(network, batch)
-    divisors = [d for d in range(1, steps + 1) if steps % d == 0]
+    divisors = [d for d in range(1, steps + 1) if steps % d == 0 and (d < steps or d == 1)]
     nearest = lambda aim: min(divisors, key=lambda d: abs(d / aim - 1) + abs(aim / d - 1))  # noqa: E731
     return sorted({nearest(factor * suggested) for factor in (0.5, 1.0, 2.0)})
 

@@ -1,7 +1,8 @@
 """Other libraries on the same network: each in the interpreter that has it, with the same weights and inputs.
 
-A peer is a script in `peers/` that needs its own library and numpy alone. It reads a problem (npz), and writes its
-times and its gradient. Processes cannot take turns: a peer's times are those of a process of its own, after ours.
+A peer is a script in the repository's `benchmarks/peers/` that needs its own library and numpy alone. It reads a
+problem (npz), and writes its times and its gradient. Processes cannot take turns: a peer's times are those of a
+process of its own, after ours.
 """
 
 import json
@@ -18,7 +19,6 @@ from eprop.bench._problem import Case, make_problem
 from eprop.bench._reference import reference_gradient
 from eprop.networks import Network, Recurrent
 
-SCRIPTS = Path(__file__).parent / "peers"
 PEERS = {"torch": ("lif", "alif", "lstm"), "braintrace": ("lif", "alif"), "sparxml": ("alif",)}
 """Every peer, and the models its script is written for."""
 MODULES = {"sparxml": "sparx"}
@@ -28,7 +28,7 @@ TIME_LIMIT = 240.0
 
 
 def measure_peers(
-    case: Case, interpreters: list[str], rounds: int, say: Callable[[str], None] = lambda said: None
+    case: Case, interpreters: list[str], scripts: Path, rounds: int, say: Callable[[str], None] = lambda said: None
 ) -> list[dict[str, Any]]:
     """One entry a peer: times and its gradient's error, or why there is none."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -39,15 +39,17 @@ def measure_peers(
             if case.model not in models:
                 continue
             say(f"{case}: {name}")
-            found.append({"name": name} | _measure(name, interpreters, (problem, answer, rounds), case))
+            found.append({"name": name} | _measure(name, interpreters, scripts, (problem, answer, rounds), case))
     return found
 
 
-def _measure(name: str, interpreters: list[str], arguments: tuple[Path, Path, int], case: Case) -> dict[str, Any]:
+def _measure(
+    name: str, interpreters: list[str], scripts: Path, arguments: tuple[Path, Path, int], case: Case
+) -> dict[str, Any]:
     interpreter = next((i for i in interpreters if _has(i, MODULES.get(name, name))), None)
     if interpreter is None:
         return {"why": f"not installed in {', '.join(interpreters)}"}
-    command = [interpreter, str(SCRIPTS / f"{name}_peer.py"), *map(str, arguments)]
+    command = [interpreter, str(scripts / f"{name}_peer.py"), *map(str, arguments)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIME_LIMIT)
     except subprocess.TimeoutExpired:

@@ -15,16 +15,18 @@ TITLES = {
 }
 """How paths are shown, in the order of the tables."""
 
-TIMES = ("size", "path", "ms", "fastest to slowest", "runs", "MB", "error", "× BPTT")
+TIMES = ("size", "path", "ms", "min, max", "runs", "MB", "error", "× BPTT")
 FIGURES = ("figure", "size", "measured", "at least", "aim", "verdict")
-PEERS = ("size", "peer", "ms", "fastest to slowest", "× streaming", "gradient", "what it is")
+PEERS = ("size", "peer", "ms", "min, max", "× streaming", "gradient", "what it is")
 
 
 def bench_tables(bench: dict[str, Any]) -> list[Table]:
     """Tables for the terminal."""
     tables = [("times and peak memory", TIMES, time_rows(bench)), ("figures to reach", FIGURES, figure_rows(bench))]
     if any(entry.get("peers") for entry in bench["cases"]):
-        tables.append(("peers", PEERS, peer_rows(bench)))
+        # What a peer runs is in bench.md; why there is none stands in the gradient's place.
+        rows = ((*row[:-2], row[-2] or row[-1]) for row in peer_rows(bench))
+        tables.append(("peers", PEERS[:-1], rows))
     return [_rich(*table) for table in tables]
 
 
@@ -37,7 +39,8 @@ def markdown(bench: dict[str, Any], command: str) -> str:
         f"    {command}\n\n{where['date']}, {where['processor']}, {where['cores']} cores, {where['device']}; {made}. "
         f"Load of the machine before each size: {min(loads):.1f} to {max(loads):.1f}. Times are medians over the runs "
         "of one process, all ways in turns. MB: arguments, results and temporaries of the compiled function; for the "
-        "stream, of one window's step. Error: of the gradient, against plain differentiation.\n"
+        "stream, of one window's step (K: steps a window, the fastest of a few). Error: of the gradient, against "
+        "plain differentiation.\n"
     )
     parts = [head, _markdown(TIMES, time_rows(bench)), _markdown(FIGURES, figure_rows(bench)), memory_lines(bench)]
     if any(entry.get("peers") for entry in bench["cases"]):
@@ -49,21 +52,22 @@ def time_rows(bench: dict[str, Any]) -> Iterable[tuple[str, ...]]:
     for entry in bench["cases"]:
         bptt = next((row["median_s"] for row in entry["paths"] if row["path"] == "bptt"), None)
         for row in entry["paths"]:
-            title = TITLES[row["path"]] + (f", windows of {row['window']}" if row["window"] else "")
+            title = TITLES[row["path"]] + (f", K={row['window']}" if row["window"] else "")
             if row["refused"]:
                 yield (size(entry["case"]), title, "refused", "", "", "", f"{row['error']:.1e}", "")
                 continue
             times = row["seconds"]
             error = "" if row["error"] is None else f"{row['error']:.0e}"
             relative = f"{row['median_s'] / bptt:.2f}" if bptt else ""
-            spread = f"{milliseconds(min(times))} to {milliseconds(max(times))}"
-            memory = f"{row['bytes'] / 1e6:.1f}"
+            spread = f"{milliseconds(min(times))}, {milliseconds(max(times))}"
+            memory = f"{row['bytes'] / 1e6:.3g}"
             shown = (milliseconds(row["median_s"]), spread, str(len(times)), memory, error, relative)
             yield (size(entry["case"]), title, *shown)
 
 
 def figure_rows(bench: dict[str, Any]) -> Iterable[tuple[str, ...]]:
-    for figure in bench["ratios"]:
+    judged = [figure for figure in bench["ratios"] if figure["verdict"]]
+    for figure in judged or bench["ratios"]:
         sign = "≤ " if figure["smaller_is_better"] else "≥ "
         asked = (f"{sign}{figure['at_least']:g}", f"{sign}{figure['aim']:g}")
         yield (figure["label"], size(figure["case"]), f"{figure['value']:.2f}", *asked, figure["verdict"])
@@ -77,7 +81,7 @@ def peer_rows(bench: dict[str, Any]) -> Iterable[tuple[str, ...]]:
                 yield (size(entry["case"]), peer["name"], "", "", "", "", peer["why"])
                 continue
             times = peer["seconds"]
-            spread = f"{milliseconds(min(times))} to {milliseconds(max(times))}"
+            spread = f"{milliseconds(min(times))}, {milliseconds(max(times))}"
             relative = f"{peer['median_s'] / streaming:.1f}" if streaming else ""
             name = f"{peer['name']} {peer['version']}"
             shown = (milliseconds(peer["median_s"]), spread, relative, peer["gradient"], peer["what"])
@@ -90,10 +94,10 @@ def memory_lines(bench: dict[str, Any]) -> str:
     for entry in bench["cases"]:
         if entry.get("stream_memory"):
             short, long = entry["stream_memory"]
-            grown = [f"{s['peak_bytes'] / 1e6:.1f} MB in {s['steps']} steps" for s in (short, long)]
+            grown = [f"{s['peak_bytes'] / 1e6:.1f} MB after {s['steps']} steps" for s in (short, long)]
             lines.append(
-                f"- {size(entry['case'])}: processes that learn from a stream grew to {' and '.join(grown)} (resident, "
-                "Python and JAX included)."
+                f"- {size(entry['case'])}: a process that learns from a stream had grown to {' and '.join(grown)} "
+                "(resident, Python and JAX included)."
             )
     return "\n".join(lines) + ("\n" if lines else "")
 
@@ -109,17 +113,20 @@ def milliseconds(seconds: float) -> str:
 
 
 def _rich(title: str, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Table:
+    """A table whose sizes are headings of its sections."""
+    position = columns.index("size")
+    without_size = lambda row: (*row[:position], *row[position + 1 :])  # noqa: E731
     table = Table(title=title)
-    for column in columns:
-        words = column in ("size", "path", "figure", "verdict", "peer", "what it is", "gradient")
-        table.add_column(column, justify="left" if words else "right")
+    for column in without_size(columns):
+        words = column in ("path", "figure", "verdict", "peer", "gradient")
+        table.add_column(column, justify="left" if words else "right", no_wrap=column != "gradient")
     last = None
     for row in rows:
-        position = columns.index("size")
-        if last not in (None, row[position]):
+        if row[position] != last:
             table.add_section()
+            table.add_row(f"[bold]{row[position]}[/bold]")
         last = row[position]
-        table.add_row(*row)
+        table.add_row(*without_size(row))
     return table
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import math
 import os
 import platform
 from collections.abc import Callable
@@ -11,8 +12,9 @@ from typing import Any
 import jax
 
 from eprop.bench._measure import Measurement, measure_case
+from eprop.bench._paths import candidate_windows
 from eprop.bench._peers import measure_peers
-from eprop.bench._problem import Case
+from eprop.bench._problem import Case, make_network
 from eprop.bench._ratios import ratios_of
 from eprop.bench._report import markdown
 from eprop.bench._settings import RIVAL, BenchSettings
@@ -40,7 +42,8 @@ def run_bench(folder: RunFolder, say: Callable[[str], None] = lambda said: None)
     for case in settings.cases():
         if dataclasses.asdict(case) in done:
             continue
-        bench["cases"].append(_measure(case, settings, say))
+        windows = _windows(case, settings, bench["cases"])
+        bench["cases"].append(_measure(case, settings, windows, say))
         bench["ratios"] = [figure for entry in bench["cases"] for figure in ratios_of(entry)]
         write_json(path, bench)
         write_text(folder.path / "bench.md", markdown(bench, _command(settings)))
@@ -84,12 +87,27 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _measure(case: Case, settings: BenchSettings, say: Callable[[str], None]) -> dict[str, Any]:
+def _windows(case: Case, settings: BenchSettings, measured: list[dict[str, Any]]) -> list[int]:
+    """Windows that divide every length of this network, so that its streams differ in length alone.
+
+    The window found best at the first length is that of all the others.
+    """
+    of_network = lambda c: (c.model, c.neurons, c.batch)  # noqa: E731
+    for entry in measured:
+        chosen = next((row["window"] for row in entry["paths"] if row["window"]), None)
+        if of_network(_case(entry)) == of_network(case) and chosen and case.steps % chosen == 0:
+            return [chosen]
+    common = math.gcd(*(c.steps for c in settings.cases() if of_network(c) == of_network(case)))
+    windows = candidate_windows(make_network(case.model, case.neurons), common, case.batch)
+    return [] if windows == [1] else windows  # lengths that share no window: each its own
+
+
+def _measure(case: Case, settings: BenchSettings, windows: list[int], say: Callable[[str], None]) -> dict[str, Any]:
     paths = settings.chosen_paths()
     if case == RIVAL and settings.peers and not settings.steps:
         paths = [name for name in paths if name != "stepwise"]  # measured at the smaller sizes, and slow
     load = os.getloadavg()[0]
-    rate, rows = measure_case(case, 3 if settings.quick else settings.rounds, paths, say)
+    rate, rows = measure_case(case, 3 if settings.quick else settings.rounds, paths, say, windows)
     entry = {
         "case": dataclasses.asdict(case),
         "mean_output": rate,
@@ -101,11 +119,10 @@ def _measure(case: Case, settings: BenchSettings, say: Callable[[str], None]) ->
         assert streamed.window is not None
         window = min(streamed.window, settings.memory_steps // 10)
         sizes = (case.model, case.neurons, case.batch, window)
-        say(f"{case}: peak memory of two streams, in processes of their own")
-        lengths = (settings.memory_steps // 10, settings.memory_steps)
-        entry["stream_memory"] = [measure_stream(*sizes, steps) for steps in lengths]
+        say(f"{case}: peak memory of a stream, in a process of its own")
+        entry["stream_memory"] = measure_stream(*sizes, settings.memory_steps)
     if settings.peers and case.steps >= _longest_peer(case, settings):
-        entry["peers"] = measure_peers(case, settings.interpreters(), settings.rounds, say)
+        entry["peers"] = measure_peers(case, settings.interpreters(), Path(settings.peer_scripts), settings.rounds, say)
     return entry
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import dataclass
+from pathlib import Path
 
 from eprop.bench._measure import PATHS
 from eprop.bench._problem import Case
@@ -33,9 +34,11 @@ class BenchSettings:
     rounds: int = 7
     """Repetitions; in each, every way has one turn."""
     memory_steps: int = 10_000
-    """Length of the longer of two streams whose peak memory is measured in processes of their own; 0: none."""
+    """Length of a stream whose peak memory is measured in its own process, after a tenth and at the end; 0: none."""
     peers: str = ""
     """Python interpreters in which to look for peers (braintrace, torch, sparxml), separated by commas."""
+    peer_scripts: str = "benchmarks/peers"
+    """Folder of the peers' scripts: it is in the repository, not in the installed package."""
     quick: bool = False
     """A tiny network and three rounds: seconds, and no figure worth quoting."""
 
@@ -74,8 +77,12 @@ class BenchSettings:
         require(self.rounds >= 1, f"rounds = {self.rounds}: must be at least 1")
         wanted = self.memory_steps == 0 or self.memory_steps >= 10
         require(wanted, f"memory-steps = {self.memory_steps}: must be 0 (none) or at least 10")
-        self.cases()
-        self.chosen_paths()
+        there = not self.peers or (Path(self.peer_scripts) / "torch_peer.py").is_file()
+        require(
+            there, f"peer-scripts = {self.peer_scripts}: no scripts there (the repository has them in benchmarks/peers)"
+        )
+        for make in (self.cases, self.chosen_paths):
+            make()
 
     def _numbers(self, name: str) -> list[int]:
         """The numbers of one flag; where it is not given, that of the smaller size."""

@@ -1,7 +1,4 @@
-"""The stream's real peak memory: a process of its own, whose input is made window by window and never held.
-
-python -m eprop.bench._stream_memory MODEL NEURONS BATCH WINDOW STEPS
-"""
+"""The stream's real peak memory: a process of its own, whose input is made window by window and never held."""
 
 import json
 import resource
@@ -29,33 +26,32 @@ def peak_resident_bytes() -> int:
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def stream(model: str, neurons: int, batch: int, window: int, steps: int) -> dict[str, int]:
-    """Learn from `steps` steps of a stream, and say how large the process grew."""
+def stream(model: str, neurons: int, batch: int, window: int, steps: int) -> list[dict[str, int]]:
+    """Learn from `steps` steps of a stream; how large the process had grown after a tenth of them, and at the end."""
     online = learner()
     state = online.init(make_network(model, neurons), batch)
     spikes = jax.jit(input_spikes, static_argnums=(1, 2))
-    for i in range(steps // window):
+    grown, windows = [], steps // window
+    for i in range(windows):
         inputs = spikes(jax.random.fold_in(jax.random.key(1), i), window, batch)
         state, _, metrics = online.step(state, inputs, targets_of(window, batch, i * window))
         jax.block_until_ready(metrics)
-    return {"steps": steps // window * window, "peak_bytes": peak_resident_bytes()}
+        if i + 1 in (max(windows // 10, 1), windows):
+            grown.append({"steps": (i + 1) * window, "peak_bytes": peak_resident_bytes()})
+    return grown
 
 
-def measure_stream(model: str, neurons: int, batch: int, window: int, steps: int) -> dict[str, int]:
+def measure_stream(model: str, neurons: int, batch: int, window: int, steps: int) -> list[dict[str, int]]:
     """`stream` in a fresh process.
 
     Raises:
         RunFailed: if that process fails.
     """
+    program = "import json, sys; from eprop.bench._stream_memory import stream; "
+    program += "print(json.dumps(stream(sys.argv[1], *map(int, sys.argv[2:]))))"
     arguments = [str(value) for value in (model, neurons, batch, window, steps)]
-    command = [sys.executable, "-m", "eprop.bench._stream_memory", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise RunFailed(f"bench: the stream's own process ended with status {done.returncode}: {last}")
-    return json.loads(done.stdout)
-
-
-if __name__ == "__main__":
-    model, *numbers = sys.argv[1:]
-    print(json.dumps(stream(model, *map(int, numbers))))
+    return json.loads(done.stdout.strip().splitlines()[-1])

@@ -84,7 +84,10 @@ def _one_line(box: str) -> str:
     """What tyro says in a box of several lines, as one."""
     lines = [line.strip("\u2502 ") for line in box.splitlines() if line.startswith("\u2502")]
     rule = next((i for i, line in enumerate(lines) if line and set(line) == {"\u2500"}), len(lines))
-    said = " ".join(lines[:rule]) or box.strip()
+    said = " ".join(lines[:rule])
+    if not said:  # where boxes can't be drawn there are lines of dashes: title, complaint, advice
+        parts = re.split(r"^\s*-{8,}\s*$", box, flags=re.MULTILINE)
+        said = " ".join(parts[1 if len(parts) > 1 else 0].split())
     for prefix in SETTING_GROUPS:
         said = said.removeprefix(f"Error parsing {prefix}: ")
     return said

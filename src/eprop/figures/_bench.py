@@ -3,7 +3,7 @@
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from eprop.bench import TITLES
 from eprop.figures._style import colour, new_figure, tidy
@@ -45,6 +45,8 @@ def bench_figure(bench: dict[str, Any], quantity: str) -> Figure:
         axes.set_xticks(steps, [str(s) for s in steps])
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.minorticks_off()
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=20))
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.grid(axis="y", color="#EEEEEE", lw=0.8)
         tidy(axes, "steps T", "", f"{model.upper()}, {neurons} neurons, batch {batch}")
     for axes in grid[len(panels) :]:

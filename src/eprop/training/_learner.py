@@ -245,18 +245,23 @@ class Learner(Described):
         @partial(jax.vmap, in_axes=(0, 0, self.data_axis))
         def one(arrays, key, data):
             network = eqx.combine(arrays, self.static)
-            if test:
-                repeats = -(-self.task.test_samples // size)
-                batches = [b for i in range(repeats) for b in self.task.final(data, stream(key, TEST, i), size)]
-            else:
-                batches = self.task.held_out(data, stream(key, EVALUATION, iteration), size)
 
             def measure(batch):
                 result = self.forward(network, batch)
                 return *self.task.metric(result.y, batch), jnp.mean(result.z[-1])
 
-            measured = [jax.lax.map(measure, same) for same in _stacked(batches)]
-            wrong, counted, rate = (jnp.concatenate(parts) for parts in zip(*measured, strict=True))
+            def draw(i):
+                """One draw of held-out batches; the final test takes many, so it is compiled once for all."""
+                if test:
+                    batches = self.task.final(data, stream(key, TEST, i), size)
+                else:
+                    batches = self.task.held_out(data, stream(key, EVALUATION, iteration), size)
+                measured = [jax.lax.map(measure, same) for same in _stacked(batches)]
+                wrong, counted, rate = (jnp.concatenate(parts) for parts in zip(*measured, strict=True))
+                return wrong.sum(), counted.sum(), rate.mean()
+
+            draws = -(-self.task.test_samples // size) if test else 1
+            wrong, counted, rate = jax.lax.map(draw, jnp.arange(draws))
             return wrong.sum() / counted.sum(), rate.mean()
 
         return Evaluation(*one(state.arrays, self.keys, data))
