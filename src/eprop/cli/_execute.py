@@ -1,5 +1,6 @@
 """What all commands that make or continue a run folder share."""
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,8 +84,10 @@ def learn_stream(folder: RunFolder, console: "Console") -> None:
     from eprop.streams import run_stream, stream_table
 
     summary = run_stream(folder)
-    draw_all(folder)
-    console.print(stream_table(summary))
+    echoes = folder.config["handling"]["echo"]  # then standard output is for forecasts alone
+    with contextlib.redirect_stdout(sys.stderr) if echoes else contextlib.nullcontext():
+        draw_all(folder)
+        console.print(stream_table(summary))
 
 
 def draw_all(folder: RunFolder) -> None:

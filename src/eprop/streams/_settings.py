@@ -64,7 +64,7 @@ class HandlingSettings:
     skip_bad_rows: bool = False
     """Leave out rows that cannot be read, and count them; otherwise the first one ends the stream."""
     echo: bool = False
-    """Print each line of predictions.csv as it is written, too."""
+    """Print each line of predictions.csv, too (then all else goes to standard error)."""
     report_every: int = 1000
     """Rows a line of metrics.jsonl."""
     save_seconds: float = 10.0

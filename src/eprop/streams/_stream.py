@@ -123,10 +123,11 @@ class _Stream:
         self.forecaster = Forecaster(self.settings, self.network, self.optimiser, table)
         self.total, self.recent = (Score(table.targets, facts.get(name)) for name in ("total", "recent"))
         self.table = table
+        kinds = ("", "_forecast", "_naive", "_ahead")
+        header = csv_line(["row", *(f"{name}{kind}" for name in table.targets for kind in kinds)])
         if not self.predictions.length:
-            kinds = ("", "_forecast", "_naive", "_ahead")
-            columns = [f"{name}{kind}" for name in table.targets for kind in kinds]
-            self.predictions.write(csv_line(["row", *columns]))
+            self.predictions.write(header)
+        self._echo(header)
 
     def _read(self, lines: list[bytes]) -> None:
         """Put the rows of some lines into the queue."""
@@ -164,6 +165,9 @@ class _Stream:
         numbers = rows.numbers.tolist()
         text = "".join(csv_line([number, *values]) for number, values in zip(numbers, columns, strict=True))
         self.predictions.write(text)
+        self._echo(text)
+
+    def _echo(self, text: str) -> None:
         if self.handling.echo:
             sys.stdout.write(text)
             sys.stdout.flush()
