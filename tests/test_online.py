@@ -134,7 +134,7 @@ def test_running_rates_and_their_regularisation():
     rates, z = state.rates[0], network(x, BPTT()).z[0]
     keep = jnp.exp(-TIME / 50.0)
     assert difference(rates, keep * 0.3 + (1 - keep) * z.mean((0, 1))) < EXACT
-    fresh = pushed.init(network, BATCH)._replace(rates=(rates,))
+    fresh = pushed.init(network, BATCH)._replace(rates=(jnp.array(rates),))
     state, _, _ = pushed.step(fresh, x, target, nothing)
     chosen, rest = eqx.partition(network, trainable(network, EProp1()))
     error = 2 * 4.0 * (rates - 0.3)
