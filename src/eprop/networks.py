@@ -221,7 +221,7 @@ class Network(eqx.Module):
     The readout reads the last layer's `z_bar`, or every layer's where `read_all` (as the authors' CTC network).
     A layer above another is fed with its unfiltered `z`. Where the layers' readout sees frames of several
     steps (see `Filtered`), inputs, outputs and lengths count frames, and each input is held for a frame.
-    With an `embedding` the inputs are symbols (integers).
+    Inputs are taken in the type of the weights; with an `embedding` they are symbols (integers).
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -264,7 +264,8 @@ class Network(eqx.Module):
         carry = self.start(inputs.shape[1]) if carry is None else carry
         frame = self.layers[0].frame
         lengths = None if lengths is None else lengths * frame
-        results, below = [], hold(inputs if self.embedding is None else self.embedding(inputs), frame)
+        below = inputs.astype(self.readout.weight.dtype) if self.embedding is None else self.embedding(inputs)
+        results, below = [], hold(below, frame)
         for layer, layer_carry in zip(self.layers, carry, strict=True):
             results.append(layer(below, rule, layer_carry, lengths))
             below = results[-1].z

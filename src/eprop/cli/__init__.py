@@ -11,6 +11,7 @@ COMMANDS = {
     "train": ("_training", "train TASK --out DIR", "train one network"),
     "compare": ("_training", "compare TASK --out DIR", "several rules on the same data and initial weights"),
     "gradients": ("_training", "gradients TASK --out DIR", "how well each rule's gradient is aligned with BPTT's"),
+    "stream": ("_stream", "stream --csv FILE --targets A --out DIR", "learn online from a table that keeps coming"),
     "reproduce": ("_reproduce", "reproduce NAME --out DIR", "a published figure: all runs, table and picture"),
     "data": ("_data", "data speech --out DIR", "speak a corpus in TIMIT's layout, with phones and their boundaries"),
     "transcribe": ("_transcribe", "transcribe RUN FILE.wav", "phones of a sound file, with times, and a picture"),

@@ -1,5 +1,6 @@
 """What all commands that make or continue a run folder share."""
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,8 @@ def execute(folder: RunFolder) -> None:
                 table = reproduction.run(folder, settings)
                 draw_all(folder)
                 console.print(table)
+            case "stream":
+                learn_stream(folder, console)
             case "bench":
                 measure(folder, console)
             case _:
@@ -76,6 +79,17 @@ def measure(folder: RunFolder, console: "Console") -> None:
     check_not_refused(bench)
 
 
+def learn_stream(folder: RunFolder, console: "Console") -> None:
+    """Learn from a table until it ends; pictures are drawn after a signal that ends `--follow`, too."""
+    from eprop.streams import run_stream, stream_table
+
+    summary = run_stream(folder)
+    echoes = folder.config["handling"]["echo"]  # then standard output is for forecasts alone
+    with contextlib.redirect_stdout(sys.stderr) if echoes else contextlib.nullcontext():
+        draw_all(folder)
+        console.print(stream_table(summary))
+
+
 def draw_all(folder: RunFolder) -> None:
     """Draw a folder's pictures and print where they are."""
     from eprop.figures import draw
@@ -86,7 +100,7 @@ def draw_all(folder: RunFolder) -> None:
 
 def prepare(config: dict[str, Any]) -> None:
     """Set the floating-point precision that a configuration asks for."""
-    network = config.get("experiment", {}).get("network", {})
+    network = config.get("experiment", config).get("network", {})
     set_precision(network.get("precision", "float32"))
 
 

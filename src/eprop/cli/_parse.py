@@ -11,7 +11,7 @@ from eprop.errors import InvalidSetting, require, suggestion
 
 T = TypeVar("T")
 
-SETTING_GROUPS = ("task", "network", "optimiser", "run", "rule", "settings")
+SETTING_GROUPS = ("task", "network", "optimiser", "run", "rule", "settings", "stream", "handling")
 """Fields that hold settings of their own: their flags carry no prefix."""
 
 

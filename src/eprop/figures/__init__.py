@@ -11,6 +11,7 @@ from eprop.figures._run import learning_figure, sample_figures
 from eprop.figures._speech import confusion_figure as confusion_figure
 from eprop.figures._speech import draw_speech as draw_speech
 from eprop.figures._speech import utterance_figure as utterance_figure
+from eprop.figures._stream import draw_stream
 from eprop.figures._style import save as save
 from eprop.tasks import Speech, StreamTask
 from eprop.training import RunFolder, load_run, read_json
@@ -24,6 +25,8 @@ def draw(folder: RunFolder) -> list[Path]:
     """
     if folder.config["command"] == "reproduce":
         return reproduction_of(folder)[0].draw(folder)
+    if folder.config["command"] == "stream":
+        return draw_stream(folder)
     if folder.config["command"] == "bench":
         measured = folder.path / "bench.json"
         require(measured.is_file(), f"{folder.path}: nothing measured yet; go on with 'eprop resume {folder.path}'")

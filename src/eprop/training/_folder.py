@@ -160,13 +160,13 @@ def experiment_from_json(task: str, config: dict[str, Any], path: Path) -> Exper
         "rule": RuleSettings,
     }
     try:
-        made = {name: kind(**_as_fields(kind, config[name])) for name, kind in parts.items()}
+        made = {name: kind(**as_fields(kind, config[name])) for name, kind in parts.items()}
     except (KeyError, TypeError) as error:
         raise InvalidSetting(f"{path}: settings of another version of eprop ({error})") from None
     return Experiment(**made)
 
 
-def _as_fields(kind: type, values: dict[str, Any]) -> dict[str, Any]:
+def as_fields(kind: type, values: dict[str, Any]) -> dict[str, Any]:
     """JSON's lists back to tuples, and paths back to paths."""
     types = {f.name: f.type for f in dataclasses.fields(kind)}
     made = {}

@@ -112,7 +112,7 @@ class _Loop:
     def run(self) -> dict[str, Any]:
         first, start = self.iteration, time.monotonic()
         total, name = self.settings.iterations, self.learner.task.metric_name
-        with ProgressBar(self.learner.label, total, first, name) as bar, _stop_signals() as stop:
+        with ProgressBar(self.learner.label, total, first, name) as bar, stop_signals() as stop:
             while self.iteration < total and self.state.active.any():
                 loss = self._step()
                 if (self.iteration - first) == 1:
@@ -262,7 +262,7 @@ class _Stop:
 
 
 @contextmanager
-def _stop_signals() -> Iterator[_Stop]:
+def stop_signals() -> Iterator[_Stop]:
     """Turn the first Ctrl-C or SIGTERM into a request; a second Ctrl-C stops at once."""
     stop = _Stop()
     old = {}

@@ -1,0 +1,45 @@
+"""A live line on a terminal: rows, rows a second, error beside the naive forecast's, memory."""
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from eprop.streams._memory import resident_megabytes
+from eprop.streams._table import Position
+
+
+class StreamProgress:
+    """Shown while a stream lasts; nothing where there is no terminal.
+
+    Args:
+        size: bytes of the file, for the bar; None where the end is not known.
+    """
+
+    def __init__(self, size: int | None, console: Console | None = None) -> None:
+        console = Console(stderr=True) if console is None else console
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), TextColumn("{task.fields[numbers]}"))
+        self._bar = Progress(*columns, console=console, disable=not console.is_terminal)
+        self._task = self._bar.add_task("stream", total=size, numbers="waiting for rows")
+        self._shown = 0.0
+
+    def update(self, position: Position, ratio: float | None, rows_per_second: float) -> None:
+        if self._bar.disable or time.monotonic() - self._shown < 0.1:
+            return
+        self._shown = time.monotonic()
+        numbers = f"row {position.row:,}  {rows_per_second:,.0f} rows/s"
+        if ratio is not None:
+            numbers += f"  error {ratio:.3f} of naive"
+        if position.skipped:
+            numbers += f"  {position.skipped:,} skipped"
+        self._bar.update(self._task, completed=position.byte, numbers=f"{numbers}  {resident_megabytes():.0f} MB")
+
+    def __enter__(self) -> "StreamProgress":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bar.stop()
