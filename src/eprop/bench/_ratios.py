@@ -49,9 +49,8 @@ def ratios_of(entry: dict[str, Any]) -> list[dict[str, Any]]:
 def _judged(goal: Goal, case: dict[str, Any], value: float) -> dict[str, Any]:
     aim = goal.aim.get(case["model"], goal.aim[""])
     reached = lambda bound: value <= bound if goal.smaller_is_better else value >= bound  # noqa: E731
-    verdict = (
-        "aim" if reached(aim + ROUNDING if goal is MEMORY else aim) else "pass" if reached(goal.at_least) else "fail"
-    )
+    aimed = aim + ROUNDING if goal is MEMORY else aim
+    verdict = "aim" if reached(aimed) else "pass" if reached(goal.at_least) else "fail"
     asked = case["model"] in ("alif", "lstm") and (case["neurons"], case["steps"], case["batch"]) in SIZES
     return {
         "label": goal.label,
