@@ -21,8 +21,6 @@ from eprop.tasks import Batch, Speech
 from eprop.tasks._speech import LSNN, LSTM, _classes, edit_distance, merge_neighbours
 from eprop.training import Learner
 
-pytestmark = pytest.mark.slow  # `make test-all`
-
 pytestmark = pytest.mark.usefixtures("cache")
 KEY = jax.random.key(7)
 
