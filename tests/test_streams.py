@@ -284,6 +284,27 @@ def test_the_synthetic_gradient_learns_the_true_one():
     assert left < 0.2 * said
 
 
+def test_the_discount_weighs_what_is_said_of_the_future():
+    """With discount d a window's gradient is the one without synthetic gradients plus d times what they add."""
+
+    learner = WindowedLearner(small("eprop3:3"), [0])
+    state = learner.init()
+    network, modules = learner.network(state), jax.tree.map(lambda x: x[0] + 0.1, state.synthesiser)
+    window = learner.task.window(None, jax.random.key(1), learner.task.place(), 4, 3)
+
+    def gradient(discount):
+        optimiser = dataclasses.replace(learner.experiment.optimiser, synthesiser_discount=discount)
+        learner.experiment = dataclasses.replace(learner.experiment, optimiser=optimiser)
+        of = jax.jit(lambda: learner.gradient(network, learner.start(network, 4), window, modules)[0][0])
+        return of().layers[0].w_rec
+
+    none, half, whole = gradient(0.0), gradient(0.5), gradient(1.0)
+    assert float(jnp.abs(whole - none).max()) > 1e-3
+    assert np.allclose(half, (none + whole) / 2, atol=1e-6)
+    with pytest.raises(InvalidSetting, match="synthesiser_discount = 2"):
+        OptimiserSettings(synthesiser_discount=2.0)
+
+
 def exact(learner, network, carry, window):
     """The true gradient at a boundary: BPTT's over all that follows."""
     learner.rule = BPTT()

@@ -123,6 +123,9 @@ class OptimiserSettings:
     """Strength of the L2 penalty on trained weights."""
     synthesiser_learning_rate: float = 0.0003
     """Learning rate (Adam) of the synthetic-gradient module."""
+    synthesiser_discount: float = 1.0
+    """Synthetic gradients are multiplied by this where they enter a window (1: as derived). Below 1 the far future
+    counts less, and a module that learns from its own predictions cannot drive them up."""
     update_every: Literal["window", "sequence"] = "window"
     """On tasks that come in windows: update the weights after each window, or once a sequence with the sum."""
     kolen_pollack_decay: float = 0.001
@@ -132,6 +135,10 @@ class OptimiserSettings:
         require_positive(learning_rate=self.learning_rate, decay_factor=self.decay_factor, clip=self.clip)
         require_positive(decay_every=self.decay_every, adam_epsilon=self.adam_epsilon)
         require_positive(synthesiser_learning_rate=self.synthesiser_learning_rate)
+        require(
+            0 <= self.synthesiser_discount <= 1,
+            f"synthesiser_discount = {self.synthesiser_discount}: must be between 0 and 1",
+        )
         require(self.warmup >= 0, f"warmup = {self.warmup}: must be 0 or above")
         require(self.rate_strength >= 0, f"rate_strength = {self.rate_strength}: must be 0 or above")
         require(
@@ -247,3 +254,9 @@ class Experiment(Generic[T]):
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
     run: RunSettings = field(default_factory=RunSettings)
     rule: RuleSettings = field(default_factory=RuleSettings)
+
+    def __post_init__(self) -> None:
+        require(
+            self.run.stop_below is None or getattr(self.task, "lower_is_better", True),
+            f"stop_below = {self.run.stop_below}: not for this task, whose metric rises while it learns",
+        )

@@ -38,6 +38,8 @@ class WindowsSettings:
     """Learning rate (Adam) of each rule, in the rules' order; a single one holds for all."""
     synthesiser_learning_rate: float = 0.0003
     """Learning rate (Adam) of the synthetic-gradient module."""
+    synthesiser_discount: float = 1.0
+    """Synthetic gradients are multiplied by this where they enter a window."""
     evaluate_every: int = 200
     """Windows between two points of the picture."""
 
@@ -68,6 +70,7 @@ class WindowsSettings:
                     default.optimiser,
                     learning_rate=rate,
                     synthesiser_learning_rate=self.synthesiser_learning_rate,
+                    synthesiser_discount=self.synthesiser_discount,
                 ),
                 run=dataclasses.replace(
                     default.run, iterations=self.iterations, batch=self.batch, evaluate_every=self.evaluate_every
@@ -232,7 +235,14 @@ REPRODUCTIONS["copy-repeat"] = Reproduction(
 REPRODUCTIONS["words"] = Reproduction(
     summary="word prediction with e-prop 3 and its parts (arXiv 1901.09049, task 3.2, on any text)",
     presets={
-        "quick": WordsFigure(iterations=4000, batch=20, neurons=64, learning_rates=(0.003,), evaluate_every=500),
+        "quick": WordsFigure(
+            iterations=4000,
+            batch=20,
+            neurons=64,
+            learning_rates=(0.003,),
+            synthesiser_discount=0.1,
+            evaluate_every=500,
+        ),
         "paper": WordsFigure(
             iterations=100_000,
             batch=20,
@@ -240,7 +250,7 @@ REPRODUCTIONS["words"] = Reproduction(
             vocabulary=10_000,
             embedding=200,
             learning_rates=(0.001,),
-            synthesiser_learning_rate=0.001,
+            synthesiser_discount=0.1,
             evaluate_every=5000,
         ),
     },

@@ -29,7 +29,7 @@ def learning_figure(folder: RunFolder, spiking: bool) -> Figure:
     """Loss, metric and mean activity over iterations."""
     lines, summary = folder.metrics(), folder.summary
     metric = "metric" if summary is None else summary["metric"]
-    panels = [("loss", "training loss"), ("metric", f"{metric} (held out)")]
+    panels = [("loss", "training loss"), ("metric", metric)]
     panels.append(("activity", "firing rate, Hz" if spiking else "mean output"))
     figure = new_figure(10.0, 3.0)
     for i, (axes, (name, label)) in enumerate(zip(figure.subplots(1, 3), panels, strict=True)):

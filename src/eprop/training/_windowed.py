@@ -42,7 +42,7 @@ class WindowedState(NamedTuple):
 class WindowedLearner(Described):
     """An experiment on a stream, jitted: `init`, `update` (one window), `evaluate`. Seeds run side by side.
 
-        E_window = E(y) + <SG(s_K, z_K), (s_K, z_K)>, the second term 0 where the sequence has ended
+        E_window = E(y) + d <SG(s_K, z_K), (s_K, z_K)>, the second term 0 where the sequence has ended; d: the discount
         E_SG     = 1/2 ||SG(s_0, z_0) - dE_window/d(s_0, z_0)||^2
 
     One gradient of `E_window`, over weights and over the window's first state, gives the rule's gradient
@@ -150,7 +150,8 @@ class WindowedLearner(Described):
             for module, last in zip(modules, result.carry, strict=True):
                 future = module(jax.lax.stop_gradient(last.state), jax.lax.stop_gradient(last.z))
                 goes_on = (~window.ended[:, None]).astype(last.z.dtype) / last.z.shape[0]
-                total = total + boundary_loss(last, jax.tree.map(lambda g, w=goes_on: w * g, future))
+                weight = settings.synthesiser_discount * goes_on
+                total = total + boundary_loss(last, jax.tree.map(lambda g, w=weight: w * g, future))
         if self.spiking and settings.rate_strength > 0:
             for z in result.z:
                 target = settings.rate_target / 1000.0
