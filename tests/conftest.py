@@ -13,6 +13,16 @@ def getkey():
     return lambda: jax.random.key(next(keys))
 
 
+@pytest.fixture(autouse=True, scope="module")
+def drop_compiled():
+    """What a file's tests compiled goes with the file: code holds memory maps, and a process may have 65 530 of them.
+
+    Beyond that the compiler crashes (seen after 300 tests in one process).
+    """
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def spoken(tmp_path_factory):
     """A small spoken corpus: ten speakers, a sentence each."""

@@ -16,7 +16,15 @@ import pytest
 from eprop.errors import InvalidSetting, RunFailed
 from eprop.settings import Experiment, NetworkSettings, OptimiserSettings, RuleSettings, RunSettings
 from eprop.tasks import TASKS, PatternGeneration
-from eprop.training import Learner, RunFolder, experiment_from_json, experiment_to_json, load_run, train
+from eprop.training import (
+    Learner,
+    RunFolder,
+    build_optimiser,
+    experiment_from_json,
+    experiment_to_json,
+    load_run,
+    train,
+)
 
 
 def small(rule="eprop1:random", neuron="lif", **run) -> Experiment:
@@ -134,6 +142,36 @@ def test_a_diverging_run_stops_with_the_iteration_and_keeps_good_weights(tmp_pat
 def test_stop_below_rests_each_seed_when_it_got_there(tmp_path):
     summary, folder = run(tmp_path / "run", small(stop_below=1e9), seeds=[0, 1])
     assert summary["iterations"] == [4, 4] and len(folder.metrics()) == 1
+
+
+def test_a_cosine_falls_to_zero_by_the_last_update():
+    """Whether an iteration has one update or a window's many; refused where nobody knows how many there will be."""
+
+    def rates(settings, iterations, updates=1):
+        optimiser, weight = build_optimiser(settings, iterations, updates), jnp.ones(())
+        state, steps = optimiser.init(weight), []
+        for _ in range(iterations * updates):
+            step, state = optimiser.update(jnp.ones(()), state, weight)
+            steps.append(-float(step))
+        return np.array(steps)
+
+    cosine = OptimiserSettings(optimiser="sgd", learning_rate=1.0, cosine_decay=True)
+    for updates in (1, 3):
+        done = np.arange(6 * updates) / updates
+        assert np.allclose(rates(cosine, 6, updates), 0.5 * (1 + np.cos(np.pi * done / 6)), atol=1e-6)
+    stairs = OptimiserSettings(optimiser="sgd", learning_rate=1.0, decay_factor=0.5, decay_every=2)
+    assert np.allclose(rates(stairs, 4, 3), np.repeat([1.0, 0.5], 6))
+    with pytest.raises(InvalidSetting, match="cosine_decay: needs to know"):
+        build_optimiser(cosine)
+
+
+def test_updates_within_a_sequence_keep_the_schedule_and_refuse_what_they_leave_out():
+    experiment = dataclasses.replace(small(update_window=20), optimiser=OptimiserSettings(cosine_decay=True))
+    assert Learner(experiment, [0])._windows() == 3
+    with pytest.raises(InvalidSetting, match="update_window = 50: must divide the 60 steps"):
+        Learner(small(update_window=50), [0])
+    with pytest.raises(InvalidSetting, match="weight_penalty = 0.1: not with update_window"):
+        dataclasses.replace(experiment, optimiser=OptimiserSettings(weight_penalty=0.1))
 
 
 def test_an_occupied_folder_is_refused(tmp_path):

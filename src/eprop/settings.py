@@ -260,3 +260,7 @@ class Experiment(Generic[T]):
             self.run.stop_below is None or getattr(self.task, "lower_is_better", True),
             f"stop_below = {self.run.stop_below}: not for this task, whose metric rises while it learns",
         )
+        require(
+            self.run.update_window is None or self.optimiser.weight_penalty == 0,
+            f"weight_penalty = {self.optimiser.weight_penalty}: not with update_window; set one of the two alone",
+        )

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import PRNGKeyArray
 
+from eprop.errors import require
 from eprop.networks import Bidirectional, Embedding, Network, Readout, Recurrent
 from eprop.neurons import ALIF, GRU, LIF, LSTM, SURROGATES, Filtered, Neuron, Rate
 from eprop.settings import NetworkSettings, OptimiserSettings
@@ -90,14 +91,31 @@ def build_network(settings: NetworkSettings, n_in: int, n_out: int, key: PRNGKey
     return Network(tuple(layers), readout, s.read_all, embedding)
 
 
-def build_optimiser(settings: OptimiserSettings, iterations: int = 1) -> optax.GradientTransformation:
-    """Adam or SGD behind optional clipping; a staircase, and a cosine over `iterations`, after a linear warm-up."""
+def build_optimiser(
+    settings: OptimiserSettings, iterations: int | None = None, updates: int = 1
+) -> optax.GradientTransformation:
+    """Adam or SGD behind optional clipping; a staircase, and a cosine over `iterations`, after a linear warm-up.
+
+    Args:
+        settings: which, and at what rate.
+        iterations: how many there will be; None where that is not known.
+        updates: of the weights in each of them. The schedule counts iterations.
+
+    Raises:
+        InvalidSetting: for a decay to the last iteration where that is not known.
+    """
     s = settings
+    require(
+        iterations is not None or not s.cosine_decay,
+        "cosine_decay: needs to know how many updates there will be, and here nobody does (a stream goes on; "
+        "sequences of a curriculum grow); use decay_factor and decay_every",
+    )
     stairs = optax.exponential_decay(s.learning_rate, s.decay_every, s.decay_factor, staircase=True)
 
     def schedule(count):
-        cosine = 0.5 * (1.0 + jnp.cos(jnp.pi * jnp.minimum(count / iterations, 1.0))) if s.cosine_decay else 1.0
-        return stairs(count) * cosine * jnp.minimum(1.0, (count + 1) / max(s.warmup, 1))
+        done = count / updates
+        cosine = 0.5 * (1.0 + jnp.cos(jnp.pi * jnp.minimum(done / iterations, 1.0))) if s.cosine_decay else 1.0
+        return stairs(done) * cosine * jnp.minimum(1.0, (done + 1) / max(s.warmup, 1))
 
     descent = optax.adam(schedule, eps=s.adam_epsilon) if s.optimiser == "adam" else optax.sgd(schedule)
     return descent if s.clip is None else optax.chain(optax.clip_by_global_norm(s.clip), descent)

@@ -93,8 +93,8 @@ class Learner(Described):
             f"rule = {self.rule.label!r}: is trained window by window, on copy-repeat and words; this task takes "
             "whole sequences: use bptt, truncated_bptt, rtrl or eprop1",
         )
-        self.optimiser = build_optimiser(experiment.optimiser, experiment.run.iterations)
         self.keys = jax.vmap(jax.random.key)(jnp.array(self.seeds))
+        self.optimiser = build_optimiser(experiment.optimiser, experiment.run.iterations, self._windows())
         self.update = jax.jit(self._update, donate_argnums=0)
         self.evaluate = jax.jit(self._evaluate, static_argnames="test")
         self.spiking = build_neuron(experiment.network).spiking
@@ -115,6 +115,16 @@ class Learner(Described):
     @property
     def data_axis(self) -> int | None:
         return None if self.task.shared_data else 0
+
+    def _windows(self) -> int:
+        """Updates an iteration: one, or as many as a sequence has windows."""
+        window, size = self.experiment.run.update_window, self.experiment.run.batch
+        if window is None:
+            return 1
+        data = self.part(0) if self.task.shared_data else jax.tree.map(lambda x: x[0], self.part(0))
+        time = jax.eval_shape(lambda: self.task.sample(data, jax.random.key(0), size)).mask.shape[0]
+        require(time % window == 0, f"update_window = {window}: must divide the {time} steps of a sequence")
+        return time // window
 
     def _network(self, key: PRNGKeyArray) -> Network:
         return build_network(self.experiment.network, self.task.n_in, self.task.n_out, stream(key, WEIGHTS))
@@ -223,7 +233,6 @@ class Learner(Described):
         settings, window = self.experiment.optimiser, self.experiment.run.update_window
         time, size = batch.mask.shape
         assert window is not None
-        require(time % window == 0, f"update_window = {window}: must divide the {time} steps of a sequence")
         learner = OnlineLearner(
             self.rule,
             self.optimiser,

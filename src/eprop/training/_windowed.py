@@ -67,9 +67,11 @@ class WindowedLearner(Described):
         require(not experiment.network.bidirectional, "bidirectional: a stream has no end to read backwards from")
         self.rule = rule
         self.task.check_window(rule.window, experiment.run.batch)
-        self.optimiser = build_optimiser(experiment.optimiser)
         self.synthesiser_optimiser = optax.adam(experiment.optimiser.synthesiser_learning_rate)
         self.once_a_sequence = experiment.optimiser.update_every == "sequence"
+        self.optimiser = build_optimiser(
+            experiment.optimiser, None if self.once_a_sequence else experiment.run.iterations
+        )
         self.keys = jax.vmap(jax.random.key)(jnp.array(self.seeds))
         self.update = jax.jit(self._update, donate_argnums=0)
         self.evaluate = jax.jit(self._evaluate, static_argnames="test")
