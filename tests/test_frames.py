@@ -123,7 +123,9 @@ def test_a_frame_needs_a_filter_and_one_length():
         Network((layer(), upper), Readout(N, N_OUT, key=jax.random.key(4), dtype=jnp.float64))
 
 
-@pytest.mark.parametrize(("rule", "moves"), [("fixed:layers", ()), ("fixed:recurrent", ("w_in",))])
+@pytest.mark.parametrize(
+    ("rule", "moves"), [("fixed:layers", ()), ("fixed:recurrent", ("w_in",)), ("fixed:recurrent_random", ("w_in",))]
+)
 def test_controls_train_only_what_they_say(rule, moves):
     network, x = both_ways(), inputs(FRAMES)
     chosen, rest = eqx.partition(network, trainable(network, make_rule(rule)))
@@ -134,6 +136,6 @@ def test_controls_train_only_what_they_say(rule, moves):
         assert part.w_rec is None and (part.w_in is not None) == ("w_in" in moves)
     assert float(jnp.abs(gradient.readout.weight).max()) > 0
     if moves:
-        exact = eqx.filter_grad(loss)(chosen, EProp1("symmetric"))
+        exact = eqx.filter_grad(loss)(chosen, EProp1(make_rule(rule).feedback))
         assert difference(gradient.layers[0].forward.w_in, exact.layers[0].forward.w_in) < 1e-12
     assert make_rule(rule).label == rule

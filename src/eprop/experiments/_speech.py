@@ -25,6 +25,7 @@ RULES = (
     "eprop1:adaptive",
     "eprop1:uniform",
     "fixed:recurrent",
+    "fixed:recurrent_random",
     "fixed:layers",
 )
 NEURONS = ("lstm", "lsnn")

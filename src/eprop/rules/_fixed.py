@@ -1,37 +1,44 @@
 """Controls: networks whose recurrent weights stay as they were drawn."""
 
-from typing import ClassVar, Literal, cast
+from typing import ClassVar, Literal, cast, get_args
 
 import equinox as eqx
 import jax
 
 from eprop.eligibility import unroll
 from eprop.errors import require_choice
+from eprop.learning_signals import Feedback
 from eprop.rules._base import Rule
 
-Fixes = Literal["layers", "recurrent"]
+Fixes = Literal["layers", "recurrent", "recurrent_random"]
 
 
 class Fixed(Rule):
     """A control: what a network reaches whose recurrent weights are not trained.
 
     Approximation: with `"layers"` no gradient at all goes into the recurrent layers; with `"recurrent"`
-    input weights, biases and marked constants learn with e-prop 1, symmetric feedback.
+    input weights, biases and marked constants learn with e-prop 1, symmetric feedback, and with
+    `"recurrent_random"` with random feedback.
 
     Args:
-        fixes: `"layers"`: everything but the readout stays as it was drawn. `"recurrent"`: the recurrent weights stay.
+        fixes: `"layers"`: everything but the readout stays as it was drawn. `"recurrent"` and
+            `"recurrent_random"`: the recurrent weights stay.
     """
 
     name: ClassVar[str] = "fixed"
     fixes: Fixes = eqx.field(static=True)
 
     def __init__(self, fixes: str = "layers") -> None:
-        require_choice("fixed", fixes, ("layers", "recurrent"))
+        require_choice("fixed", fixes, get_args(Fixes))
         self.fixes = cast(Fixes, fixes)
 
     @property
     def trains(self) -> Literal["inputs", "readout"]:
         return "readout" if self.fixes == "layers" else "inputs"
+
+    @property
+    def feedback(self) -> Feedback:
+        return "random" if self.fixes == "recurrent_random" else "symmetric"
 
     @property
     def label(self) -> str:
