@@ -8,6 +8,7 @@ import pytest
 from eprop import ALIF, BPTT, GRU, LSTM, Filtered, InvalidSetting, Network, Readout, Recurrent, make_rule, trainable
 from eprop.eligibility import (
     Synapses,
+    dense_zero_traces,
     eligibility_step,
     record,
     reset_carry,
@@ -19,7 +20,6 @@ from eprop.eligibility import (
     unroll_exact,
     unroll_with_boundary,
     with_late_traces,
-    with_traces,
 )
 from eprop.eligibility._trajectory import contract_presynaptic, input_drive, unstack_currents
 from eprop.learning_signals import SyntheticGradient, boundary_loss
@@ -172,13 +172,12 @@ def network_carry(network, x, carry):
 @pytest.mark.parametrize("name", ["lstm", "lif", "user's"])
 def test_carried_vectors_are_the_stepwise_ones_and_dead_currents_have_none(name):
     case = Case(name)
-    kept = trace_structure(case.neuron, case.start.state)
+    kept = trace_structure(case.neuron)
     carry = with_late_traces(case.neuron, case.synapses, case.start, 4)
     run = jax.jit(lambda x, carry: unroll_with_boundary(case.neuron, case.synapses, x, carry))
     for part in cuts((4, 4, 3)):
         _, carry = run(case.x[part], carry)
-    reference = with_traces(case.neuron, case.synapses, case.start)
-    reference = stepwise(case, case.x[:11], reference)
+    reference = stepwise(case, case.x[:11])
     found = settle_traces(kept, carry.traces)
     if case.layer.trainable:
         assert difference(found.constants, reference.constants) < EXACT
@@ -188,9 +187,10 @@ def test_carried_vectors_are_the_stepwise_ones_and_dead_currents_have_none(name)
         assert all(float(jnp.abs(whole[:, :, q]).max()) == 0.0 for q in dropped)
 
 
-def stepwise(case, x, carry):
+def stepwise(case, x):
     """Eligibility vectors by the paper's recursion, and plain steps."""
-    state, z, vectors = carry.state, carry.z, carry.traces
+    state, z, _ = case.start
+    vectors = dense_zero_traces(case.neuron, state, N_IN + N + 1)
     step = jax.jit(lambda *a: eligibility_step(case.neuron, *a))
     for x_t in x:
         presynaptic = jnp.concatenate([x_t, z, jnp.ones((BATCH, 1))], axis=-1)
@@ -202,11 +202,10 @@ def stepwise(case, x, carry):
 
 
 def test_the_structure_of_a_model_is_read_off_its_step():
-    of = lambda neuron: trace_structure(neuron, neuron.init((1, 3)))  # noqa: E731
-    assert of(LSTM()) == (((0, 1, 2),), ((0,),))  # the output gate leaves no trace in c
-    assert of(Filtered(LSTM())) == (((0, 1, 2), (0, 1, 2, 3)), ((0,), (0, 1)))
-    assert of(GRU()) == (((0, 1, 2, 3),), ((0,),))
-    assert of(Filtered(ALIF())) == (((0,),) * 3, ((0,), (0, 1), (0, 1, 2)))
+    assert trace_structure(LSTM())[:2] == (((0, 1, 2),), ((0,),))  # the output gate leaves no trace in c
+    assert trace_structure(Filtered(LSTM()))[:2] == (((0, 1, 2), (0, 1, 2, 3)), ((0,), (0, 1)))
+    assert trace_structure(GRU())[:2] == (((0, 1, 2, 3),), ((0,),))
+    assert trace_structure(Filtered(ALIF()))[:2] == (((0,),) * 3, ((0,), (0, 1), (0, 1, 2)))
 
 
 @pytest.mark.parametrize("name", ["lstm", "alif of 2019"])
@@ -218,7 +217,7 @@ def test_without_carried_traces_it_is_decoupled_interfaces_but_for_the_states_se
     carry = case.start
     wave = lambda s: jnp.cos(1.0 + jnp.arange(s.size)).reshape(s.shape)  # noqa: E731
     state_seed, z_seed = jax.tree.map(wave, (traced(carry.state), carry.z))
-    vectors = stepwise(case, case.x[:5], with_traces(case.neuron, case.synapses, carry)).synapses
+    vectors = stepwise(case, case.x[:5]).synapses
     pairs = zip(jax.tree.leaves(state_seed), vectors, strict=True)
     through_state = sum(jnp.einsum("bn,bikn->ikn", seed, vector) for seed, vector in pairs)
     for seed_of_state in (1.0, 0.0):

@@ -34,7 +34,7 @@ class WindowsSettings:
     """Samples a window."""
     neurons: int = 64
     """LSTM units."""
-    learning_rates: tuple[float, ...] = (0.01, 0.01, 0.03, 0.01)
+    learning_rates: tuple[float, ...] = (0.003, 0.003, 0.01, 0.003)
     """Learning rate (Adam) of each rule, in the rules' order; a single one holds for all."""
     synthesiser_learning_rate: float = 0.0003
     """Learning rate (Adam) of the synthetic-gradient module."""
@@ -224,9 +224,9 @@ def _settings(folder: RunFolder, kind: type) -> Any:
 REPRODUCTIONS["copy-repeat"] = Reproduction(
     summary="e-prop 3 solves longer sequences than its parts (arXiv 1901.09049, task 3.1)",
     presets={
-        "quick": CopyRepeatFigure(),
+        "quick": CopyRepeatFigure(synthesiser_discount=0.9),
         "paper": CopyRepeatFigure(
-            iterations=200_000, batch=100, neurons=100, learning_rates=(0.001,), evaluate_every=1000
+            iterations=200_000, batch=100, neurons=100, synthesiser_discount=0.9, evaluate_every=1000
         ),
     },
     run=_run_copy_repeat,
