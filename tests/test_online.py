@@ -188,6 +188,9 @@ def test_what_cannot_stream_is_refused():
     state, _, _ = learner.step(learner.init(network, BATCH), inputs(4), targets(4))
     with pytest.raises(InvalidSetting, match="windows of one length, got one of 3"):
         learner.step(state, inputs(3), targets(3))
+    network = make("alif")
+    with pytest.raises(InvalidSetting, match="use equinox.filter_jit"):
+        jax.jit(lambda n, carry: n(inputs(4), EProp1(), carry).y)(network, network.start(BATCH, traces=True))
 
 
 def test_two_layers_learn_from_a_stream():

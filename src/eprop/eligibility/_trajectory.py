@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from eprop.errors import require
 from eprop.neurons import Neuron, recurrent_output
 from eprop.neurons._base import Outputs, State
 
@@ -75,6 +76,15 @@ class Gradients(NamedTuple):
 def split_constants(neuron: Neuron) -> tuple[PyTree, PyTree]:
     """The neuron's trainable constants (floating-point arrays), and the rest of it."""
     return eqx.partition(neuron, eqx.is_inexact_array)
+
+
+def require_traces_of(constants: PyTree, traces: Traces) -> None:
+    """Refuse eligibility vectors that were begun when other constants of the neuron were arrays."""
+    require(
+        all(jax.tree.structure(vector) == jax.tree.structure(constants) for vector in traces.constants),
+        "carry: its eligibility vectors were begun with other neuron constants as arrays than the network has now; "
+        "a network that is an argument of jax.jit has all its numbers made arrays: use equinox.filter_jit",
+    )
 
 
 def spread(constants: PyTree, like: Float[Array, "batch neuron"]) -> PyTree:

@@ -15,6 +15,7 @@ from eprop.eligibility._trajectory import (
     gather,
     input_drive,
     presynaptic_activity,
+    require_traces_of,
     run,
     split_constants,
     split_presynaptic,
@@ -51,6 +52,8 @@ def unroll(
     by the carried traces.
     """
     constants, rest = split_constants(neuron)
+    if carry.traces is not None:
+        require_traces_of(constants, carry.traces)
     outputs, last = _unroll(rest, constants, synapses, inputs, carry)
     return outputs, jax.lax.stop_gradient(last)
 
