@@ -78,10 +78,11 @@ def split_constants(neuron: Neuron) -> tuple[PyTree, PyTree]:
     return eqx.partition(neuron, eqx.is_inexact_array)
 
 
-def require_traces_of(constants: PyTree, traces: Traces) -> None:
+def require_traces_of(constants: PyTree, traces: Traces | LateTraces) -> None:
     """Refuse eligibility vectors that were begun when other constants of the neuron were arrays."""
+    vectors = traces.vectors if isinstance(traces, LateTraces) else traces
     require(
-        all(jax.tree.structure(vector) == jax.tree.structure(constants) for vector in traces.constants),
+        all(jax.tree.structure(vector) == jax.tree.structure(constants) for vector in vectors.constants),
         "carry: its eligibility vectors were begun with other neuron constants as arrays than the network has now; "
         "a network that is an argument of jax.jit has all its numbers made arrays: use equinox.filter_jit",
     )
