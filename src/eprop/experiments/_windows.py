@@ -28,7 +28,7 @@ class WindowsSettings:
     """Steps a window."""
     seeds: int = 3
     """Seeds, from 0; they run side by side."""
-    iterations: int = 20_000
+    iterations: int = 40_000
     """Windows, with an update of the weights each."""
     batch: int = 32
     """Samples a window."""
@@ -40,7 +40,7 @@ class WindowsSettings:
     """Learning rate (Adam) of the synthetic-gradient module."""
     synthesiser_discount: float = 1.0
     """Synthetic gradients are multiplied by this where they enter a window."""
-    evaluate_every: int = 200
+    evaluate_every: int = 400
     """Windows between two points of the picture."""
 
     def __post_init__(self) -> None:
