@@ -1,7 +1,6 @@
 """One-shot learning by e-prop 2 (Bellec et al. 2019), beside what one update of other rules does."""
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,7 +11,7 @@ from jaxtyping import PRNGKeyArray
 from rich.table import Table
 
 from eprop.errors import InvalidSetting, require
-from eprop.experiments._reproduction import Reproduction
+from eprop.experiments._reproduction import REPRODUCTIONS, Reproduction
 from eprop.settings import NetworkSettings, OneShotSettings, OptimiserSettings, RunSettings
 from eprop.tasks import Arm, Sinusoids
 from eprop.training import (
@@ -201,12 +200,6 @@ def _row(name: str, errors: np.ndarray, step_size: float | None = None) -> dict[
     }
 
 
-def _draw(folder: RunFolder) -> list[Path]:
-    from eprop.figures._one_shot import draw_one_shot
-
-    return draw_one_shot(folder)
-
-
 _NETWORK = NetworkSettings(
     neuron="lif",
     neurons=400,
@@ -217,7 +210,7 @@ _NETWORK = NetworkSettings(
     pseudo_derivative_in_refractory=True,
 )
 
-ONE_SHOT_ARM = Reproduction(
+REPRODUCTIONS["one-shot-arm"] = Reproduction(
     summary="a two-joint arm repeats a movement that it saw once (e-prop 2; Bellec et al. 2019)",
     presets={
         "quick": OneShotArm(
@@ -236,10 +229,9 @@ ONE_SHOT_ARM = Reproduction(
         ),
     },
     run=run_one_shot,
-    draw=_draw,
 )
 
-ONE_SHOT_SINUSOIDS = Reproduction(
+REPRODUCTIONS["one-shot-sinusoids"] = Reproduction(
     summary="a sinusoid is repeated after one presentation (e-prop 2 on a lighter family of tasks)",
     presets={
         "quick": OneShotSinusoids(
@@ -251,5 +243,4 @@ ONE_SHOT_SINUSOIDS = Reproduction(
         ),
     },
     run=run_one_shot,
-    draw=_draw,
 )

@@ -15,19 +15,17 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class Reproduction(Generic[T]):
-    """A published figure: settings by preset, how to run it, how to draw it. One file of this folder each.
+    """A published figure: settings by preset, and how to run it. How it is drawn stands in `eprop.figures`.
 
     Args:
         summary: one line on what the figure shows.
         presets: settings (a frozen dataclass) by name, the first the default.
         run: runs, or goes on with, what a folder's configuration says, and returns the table it ends with.
-        draw: draws all pictures from what is in the folder, and returns their paths.
     """
 
     summary: str
     presets: dict[str, T]
     run: Callable[[RunFolder, T], RenderableType]
-    draw: Callable[[RunFolder], list[Path]]
 
 
 REPRODUCTIONS: dict[str, Reproduction] = {}

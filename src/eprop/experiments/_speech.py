@@ -12,6 +12,7 @@ from rich.table import Table
 
 from eprop.errors import require, require_positive
 from eprop.experiments._compare import run_comparison, start_comparison
+from eprop.experiments._reproduction import REPRODUCTIONS, Reproduction
 from eprop.settings import Experiment, RuleSettings
 from eprop.speech import Synthesis, synthesise
 from eprop.tasks import Speech
@@ -201,3 +202,10 @@ def confusion(run: LoadedRun) -> np.ndarray:
         mask = np.asarray(batch.mask)
         np.add.at(counts, (np.asarray(batch.targets)[mask], np.asarray(heard(batch))[mask]), 1)
     return counts
+
+
+REPRODUCTIONS["speech"] = Reproduction(
+    summary="frame-wise phoneme recognition: e-prop 1 against BPTT and controls, LSTM and LSNN (2020, Fig. 2)",
+    presets=PRESETS,
+    run=run_speech,
+)

@@ -7,14 +7,24 @@ from eprop.experiments import confusion, reproduction_of, rule_folder, transcrib
 from eprop.figures._bench import bench_figure
 from eprop.figures._comparison import comparison_figure
 from eprop.figures._gradients import alignment_figure
+from eprop.figures._one_shot import draw_one_shot
 from eprop.figures._run import learning_figure, sample_figures
 from eprop.figures._speech import confusion_figure as confusion_figure
 from eprop.figures._speech import draw_speech as draw_speech
 from eprop.figures._speech import utterance_figure as utterance_figure
 from eprop.figures._stream import draw_stream
 from eprop.figures._style import save as save
+from eprop.figures._windows import draw_copy_repeat, draw_words
 from eprop.tasks import Speech, StreamTask
 from eprop.training import RunFolder, load_run, read_json
+
+_REPRODUCED = {
+    "speech": draw_speech,
+    "one-shot-arm": draw_one_shot,
+    "one-shot-sinusoids": draw_one_shot,
+    "copy-repeat": draw_copy_repeat,
+    "words": draw_words,
+}
 
 
 def draw(folder: RunFolder) -> list[Path]:
@@ -24,7 +34,8 @@ def draw(folder: RunFolder) -> list[Path]:
         InvalidSetting: if there is nothing to draw yet.
     """
     if folder.config["command"] == "reproduce":
-        return reproduction_of(folder)[0].draw(folder)
+        reproduction_of(folder)  # refuses a folder of another version
+        return _REPRODUCED[folder.config["name"]](folder)
     if folder.config["command"] == "stream":
         return draw_stream(folder)
     if folder.config["command"] == "bench":
