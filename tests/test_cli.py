@@ -77,12 +77,12 @@ def test_train_plot_and_resume(tmp_path, capsys):
 
 def test_compare_ends_with_a_table_and_a_picture(tmp_path, capsys):
     out = tmp_path / "c"
-    rules = "bptt,eprop1:random,truncated_bptt:20"
-    run("compare", "pattern-generation", *TINY, "--rules", rules, "--seeds", 2, "--out", out)
+    rules = "bptt,truncated_bptt:20"
+    run("compare", "pattern-generation", *TINY, "--neuron", "rate", "--rules", rules, "--seeds", 2, "--out", out)
     said = capsys.readouterr().out
-    assert "eprop1:random" in said and "mean" in said
+    assert "truncated_bptt:20" in said and "mean" in said
     rows = json.loads((out / "comparison.json").read_text())["rows"]
-    assert [row["rule"] for row in rows] == ["bptt", "eprop1:random", "truncated_bptt:20"]
+    assert [row["rule"] for row in rows] == ["bptt", "truncated_bptt:20"]
     assert all(row["seeds"] == 2 and len(row["values"]) == 2 for row in rows)
     assert (out / "comparison.png").is_file()
     run("resume", out)

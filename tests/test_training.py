@@ -101,31 +101,29 @@ def test_a_resumed_run_gives_the_same_numbers(tmp_path):
     assert numbers(stopped) == numbers(straight)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_program_resumes_to_the_same_numbers(tmp_path, how):
-    flags = "--preset tutorial --duration 200 --neurons 20 --iterations 3000 --evaluate-every 100".split()
-    program = [sys.executable, "-m", "eprop"]
-    env = os.environ | {"JAX_PLATFORMS": "cpu"}
-    subprocess.run([*program, "train", "pattern-generation", *flags, "--out", f"{tmp_path}/a"], check=True, env=env)
-    killed = subprocess.Popen(
-        [*program, "train", "pattern-generation", *flags, "--out", f"{tmp_path}/b"],
-        env=env,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    metrics = tmp_path / "b" / "metrics.jsonl"
-    while not (metrics.exists() and len(metrics.read_text().splitlines()) >= 3):
-        assert killed.poll() is None
-        time.sleep(0.01)
-    killed.send_signal(how)
-    _, said = killed.communicate()
-    if how == signal.SIGINT:
-        assert killed.returncode == 130 and said.strip().endswith(f"'eprop resume {tmp_path}/b'")
-        assert len(said.strip().splitlines()) == 1
-    subprocess.run([*program, "resume", f"{tmp_path}/b"], check=True, env=env)
-    a, b = RunFolder(tmp_path / "a"), RunFolder(tmp_path / "b")
-    assert numbers(a) == numbers(b)
-    assert a.summary["value"] == b.summary["value"]
+PROGRAM, CPU = [sys.executable, "-m", "eprop"], os.environ | {"JAX_PLATFORMS": "cpu"}
+TRAIN = [*PROGRAM, *"train pattern-generation --preset tutorial --duration 200 --neurons 20 --iterations 3000".split()]
+
+
+def test_a_killed_program_resumes_to_the_same_numbers(tmp_path):
+    subprocess.run([*TRAIN, "--evaluate-every", "100", "--out", tmp_path / "unbroken"], check=True, env=CPU)
+    unbroken = RunFolder(tmp_path / "unbroken")
+    for how in (signal.SIGKILL, signal.SIGINT):
+        out = tmp_path / how.name
+        command = [*TRAIN, "--evaluate-every", "100", "--out", out]
+        killed = subprocess.Popen(command, env=CPU, stderr=subprocess.PIPE, text=True)
+        metrics = out / "metrics.jsonl"
+        while not (metrics.exists() and len(metrics.read_text().splitlines()) >= 3):
+            assert killed.poll() is None
+            time.sleep(0.01)
+        killed.send_signal(how)
+        _, said = killed.communicate()
+        if how == signal.SIGINT:
+            assert killed.returncode == 130 and said.strip().endswith(f"'eprop resume {out}'")
+            assert len(said.strip().splitlines()) == 1
+        subprocess.run([*PROGRAM, "resume", out], check=True, env=CPU)
+        assert numbers(RunFolder(out)) == numbers(unbroken)
+        assert RunFolder(out).summary["value"] == unbroken.summary["value"]
 
 
 def test_a_diverging_run_stops_with_the_iteration_and_keeps_good_weights(tmp_path):

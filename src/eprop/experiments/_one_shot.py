@@ -87,8 +87,8 @@ def run_one_shot(folder: RunFolder, settings: OneShotReproduction) -> Table:
 def one_shot_table(results: dict[str, Any]) -> Table:
     """The table that a reproduction ends with."""
     table = Table(title=f"{results['metric']} on {results['tasks']} held-out tasks (lower is better)")
-    for column in ("", "mean", "std over tasks", "median", "share of 'no update'", "step size"):
-        table.add_column(column, justify="right" if column else "left")
+    for column in ("one update by", "mean", "std", "median", "share", "step size"):
+        table.add_column(column, justify="left" if column == "one update by" else "right")
     reference = next(row["mean"] for row in results["rows"] if row["name"] == "no update")
     for row in results["rows"]:
         step = "" if row["step_size"] is None else f"{row['step_size']:.2g}"
@@ -218,7 +218,7 @@ REPRODUCTIONS["one-shot-arm"] = Reproduction(
             network=dataclasses.replace(_NETWORK, neurons=100, v_th=0.8, n_refractory=2),
             one_shot=OneShotSettings(module_neurons=100, inner_learning_rate=1e-3, train_inner_learning_rate=True),
             optimiser=OptimiserSettings(learning_rate=3e-3, clip=1.0, cosine_decay=True, rate_strength=1.0),
-            run=RunSettings(iterations=9000, batch=20, evaluate_every=100, evaluation_batch=128),
+            run=RunSettings(iterations=12_000, batch=20, evaluate_every=100, evaluation_batch=128),
         ),
         "paper": OneShotArm(
             task=Arm(),
