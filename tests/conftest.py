@@ -23,6 +23,15 @@ def drop_compiled():
     jax.clear_caches()
 
 
+@pytest.fixture(scope="module")
+def compiled_quickly():
+    """For files that compile much and run it once: the compiler leaves out what takes long; a third less time."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def spoken(tmp_path_factory):
     """A small spoken corpus: ten speakers, a sentence each."""

@@ -27,6 +27,8 @@ from eprop.eligibility import (
 from eprop.neurons import readout_output, recurrent_output
 from models import BATCH, MODELS, N_IN, SMOOTH, TIME, N, check_alive, difference, inputs, make, targets
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 EXACT = 1e-10
 every_model = pytest.mark.parametrize("name", MODELS)
 

@@ -30,6 +30,8 @@ from eprop.learning_signals import broadcast_readout
 from eprop.neurons import SURROGATES, spike
 from models import BATCH, N_IN, N_OUT, TIME, N, difference, inputs, make, targets
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 
 def layer_of(neuron, n_in=N_IN, seed=0, **options):
     return Recurrent(neuron, n_in, N, key=jax.random.key(seed), dtype=jnp.float64, **options)

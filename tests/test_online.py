@@ -23,6 +23,8 @@ from eprop import (
 )
 from models import BATCH, MODELS, TIME, check_alive, difference, inputs, make, targets
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 EXACT = 1e-10
 WINDOWS = [(1, 7, 15), (TIME,)]
 

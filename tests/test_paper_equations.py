@@ -12,6 +12,8 @@ from eprop import ALIF, LSTM, EProp1, Filtered, Network, Readout, Recurrent, tra
 from eprop.eligibility import eligibility_traces, record
 from eprop.learning_signals import firing_rate_loss
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 N_IN, N, N_OUT, TIME, BATCH, WINDOW = 3, 5, 2, 40, 2, 12
 TAU_M, TAU_A, TAU_OUT, V_TH, N_REF, GAMMA = 20.0, 60.0, 12.0, 0.6, 3, 0.3
 BETA = np.array([0.0, 0.2, 0.0, 0.4, 0.1])
