@@ -15,7 +15,7 @@ import numpy as np
 import optax
 
 from eprop import LSTM, EProp1, Network, OnlineLearner, Readout, Recurrent
-from eprop.bench._stream_memory import peak_resident_bytes
+from eprop.memory import peak_resident_bytes
 
 CALL, LATE = 250, 3
 """Steps a compiled call; steps that a target comes late."""

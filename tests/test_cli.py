@@ -111,6 +111,7 @@ def test_gradients_measures_alignment(tmp_path, capsys):
         (["train", "store-recall", "--out", "x", "--batch", "0"], "batch = 0: must be at least 1"),
         (["train", "store-recall", "--out", "x", "--iterations", "many"], "--iterations"),
         (["train", "copy-repeat", "--out", "x", "--stop-below", "9"], "stop_below = 9.0: not for this task"),
+        (["train", "copy-repeat", "--out", "x", "--rule", "eprop1"], "is trained window by window"),
         (["train", "store-recall", "--out", "x", "--input-gain", "two"], "--input-gain"),
         (["train", "store-recall", "--out", "x", "--colour", "red"], "--colour"),
         (["train", "store-recall"], "--out"),

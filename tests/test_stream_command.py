@@ -17,9 +17,9 @@ import pytest
 
 from eprop import EProp1, OnlineLearner, trainable
 from eprop.cli import main
+from eprop.memory import resident_bytes
 from eprop.settings import NetworkSettings, OptimiserSettings
 from eprop.streams import Forecaster, StreamSettings
-from eprop.streams._memory import resident_megabytes
 from eprop.streams._scale import Moments, follow_moments
 from eprop.streams._source import Source
 from eprop.streams._table import Position, Table
@@ -307,6 +307,7 @@ def test_bad_rows_are_skipped_and_counted_if_asked_for(tmp_path, capsys):
         (b"x,y\n1,2\n", ["--rule", "rtrl"], "does not learn from a stream"),
         (b"x,y\n1,2\n", ["--bidirectional"], "cannot be read backwards"),
         (b"x,y\n1,2\n", ["--weight-penalty", "0.1"], "a stream has none"),
+        (b"x,y\n1,2\n", ["--cosine-decay"], "needs to know how many updates"),
         (b"x,y\n1,2\n", ["--horizn", "3"], "--horizn"),
     ],
 )
@@ -367,6 +368,6 @@ def test_twenty_thousand_steps_in_constant_memory_with_one_compilation():
         state, y, _ = learner.run(state, x, x[..., :1], jnp.ones(x.shape[:2], jnp.float32), window=10)
         y.block_until_ready()
         if block == 0:
-            before, compiled = resident_megabytes(), len(traces)
+            before, compiled = resident_bytes(), len(traces)
     assert len(traces) == compiled == 1 and int(state.windows) == 2000 - 1
-    assert resident_megabytes() - before < 16.0
+    assert resident_bytes() - before < 16 * 2**20

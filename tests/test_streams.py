@@ -286,7 +286,6 @@ def test_the_synthetic_gradient_learns_the_true_one():
 
 def test_the_discount_weighs_what_is_said_of_the_future():
     """With discount d a window's gradient is the one without synthetic gradients plus d times what they add."""
-
     learner = WindowedLearner(small("eprop3:3"), [0])
     state = learner.init()
     network, modules = learner.network(state), jax.tree.map(lambda x: x[0] + 0.1, state.synthesiser)

@@ -1,29 +1,15 @@
 """The stream's real peak memory: a process of its own, whose input is made window by window and never held."""
 
 import json
-import resource
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 
 from eprop.bench._paths import learner
 from eprop.bench._problem import input_spikes, make_network, targets_of
 from eprop.errors import RunFailed
-
-
-def peak_resident_bytes() -> int:
-    """This process' largest resident size so far.
-
-    Linux's `ru_maxrss` starts from the parent's, so that a small child of a large process looks large; `VmHWM` doesn't.
-    """
-    status = Path("/proc/self/status")
-    if status.is_file():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return 1024 * int(line.split()[1])
-    unit = 1 if sys.platform == "darwin" else 1024
-    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+from eprop.memory import peak_resident_bytes
 
 
 def stream(model: str, neurons: int, batch: int, window: int, steps: int) -> list[dict[str, int]]:

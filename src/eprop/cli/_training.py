@@ -93,13 +93,14 @@ def tasks(arguments: list[str]) -> None:
 
 
 def train(arguments: list[str]) -> None:
-    from eprop.training import RunFolder, experiment_to_json
+    from eprop.training import RunFolder, experiment_to_json, make_learner
 
     chosen = _parse("train", arguments, TrainOptions)
     if chosen is None:
         return
     task, options, experiment = chosen
     _check(experiment)
+    make_learner(experiment, [experiment.run.seed])  # refuses a rule and settings that the task has no use for
     config = {"command": "train", "task": task, "experiment": experiment_to_json(experiment)}
     execute(RunFolder.create(options.out, config | {"tensorboard": options.tensorboard}, options.overwrite))
 

@@ -55,8 +55,7 @@ def unroll_with_boundary(
     """
     constants, rest = split_constants(neuron)
     floating, integer = eqx.partition(carry.state, eqx.is_inexact_array)
-    if carry.traces is not None:
-        require_traces_of(constants, carry.traces)
+    require_traces_of(constants, carry.traces)
     structure = None if carry.traces is None else trace_structure(neuron)
     window = _window(rest, integer, structure)
     outputs, state, z, others, traces = window(constants, synapses, inputs, floating, carry.z, carry.traces)

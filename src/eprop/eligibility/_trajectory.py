@@ -78,8 +78,10 @@ def split_constants(neuron: Neuron) -> tuple[PyTree, PyTree]:
     return eqx.partition(neuron, eqx.is_inexact_array)
 
 
-def require_traces_of(constants: PyTree, traces: Traces | LateTraces) -> None:
+def require_traces_of(constants: PyTree, traces: Traces | LateTraces | None) -> None:
     """Refuse eligibility vectors that were begun when other constants of the neuron were arrays."""
+    if traces is None:
+        return
     vectors = traces.vectors if isinstance(traces, LateTraces) else traces
     require(
         all(jax.tree.structure(vector) == jax.tree.structure(constants) for vector in vectors.constants),

@@ -52,8 +52,7 @@ def unroll(
     by the carried traces.
     """
     constants, rest = split_constants(neuron)
-    if carry.traces is not None:
-        require_traces_of(constants, carry.traces)
+    require_traces_of(constants, carry.traces)
     outputs, last = _unroll(rest, constants, synapses, inputs, carry)
     return outputs, jax.lax.stop_gradient(last)
 

@@ -1,16 +1,16 @@
 """A live line on a terminal: rows, rows a second, error beside the naive forecast's, memory."""
 
 import time
-from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, TextColumn
 
-from eprop.streams._memory import resident_megabytes
+from eprop.memory import resident_bytes
 from eprop.streams._table import Position
+from eprop.training import LiveLine
 
 
-class StreamProgress:
+class StreamProgress(LiveLine):
     """Shown while a stream lasts; nothing where there is no terminal.
 
     Args:
@@ -18,9 +18,8 @@ class StreamProgress:
     """
 
     def __init__(self, size: int | None, console: Console | None = None) -> None:
-        console = Console(stderr=True) if console is None else console
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), TextColumn("{task.fields[numbers]}"))
-        self._bar = Progress(*columns, console=console, disable=not console.is_terminal)
+        super().__init__(*columns, console=console)
         self._task = self._bar.add_task("stream", total=size, numbers="waiting for rows")
         self._shown = 0.0
 
@@ -33,13 +32,4 @@ class StreamProgress:
             numbers += f"  error {ratio:.3f} of naive"
         if position.skipped:
             numbers += f"  {position.skipped:,} skipped"
-        self._bar.update(self._task, completed=position.byte, numbers=f"{numbers}  {resident_megabytes():.0f} MB")
-
-    def __enter__(self) -> "StreamProgress":
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._bar.stop()
+        self._bar.update(self._task, completed=position.byte, numbers=f"{numbers}  {resident_bytes() / 2**20:.0f} MB")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from eprop.errors import RunFailed
+from eprop.training import write_bytes
 
 
 class Appended:
@@ -46,12 +47,7 @@ def save_state(path: Path, facts: dict[str, Any], arrays: list[np.ndarray]) -> N
     """Write the state whole or not at all."""
     buffer = io.BytesIO()
     np.savez(buffer, facts=np.array(json.dumps(facts)), **{str(i): a for i, a in enumerate(arrays)})  # pyright: ignore
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "wb") as file:
-        file.write(buffer.getbuffer())
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    write_bytes(path, buffer.getbuffer())
 
 
 def load_state(path: Path) -> tuple[dict[str, Any], list[np.ndarray]] | None:

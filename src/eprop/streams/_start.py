@@ -13,7 +13,7 @@ from eprop.settings import NetworkSettings, OptimiserSettings
 from eprop.streams._settings import HandlingSettings, StreamSettings
 from eprop.streams._source import Source
 from eprop.streams._table import Position, Table, read_names
-from eprop.training import RunFolder, write_json
+from eprop.training import RunFolder, build_optimiser, write_json
 
 DEFAULT_NETWORK = NetworkSettings(neuron="lstm", neurons=64, tau_out=None, bias=True, readout_scale=0.1)
 DEFAULT_OPTIMISER = OptimiserSettings(learning_rate=0.003)
@@ -34,6 +34,7 @@ def start_stream(
             folder that holds another run.
     """
     require(optimiser.weight_penalty == 0, f"weight_penalty = {optimiser.weight_penalty}: a stream has none")
+    build_optimiser(optimiser)  # refuses a decay towards an end
     require(not network.bidirectional, "bidirectional: a stream cannot be read backwards")
     if stream.csv != "-":
         stream = dataclasses.replace(stream, csv=str(Path(stream.csv).absolute()))

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 
 from eprop.errors import InvalidSetting, RunFailed, require
+from eprop.memory import resident_bytes
 from eprop.settings import NetworkSettings, OptimiserSettings
 from eprop.streams._forecaster import Forecaster, Forecasts
-from eprop.streams._memory import resident_megabytes
 from eprop.streams._progress import StreamProgress
 from eprop.streams._saved import Appended, load_state, save_state
 from eprop.streams._score import Score
 from eprop.streams._settings import HandlingSettings, StreamSettings
 from eprop.streams._source import Source
 from eprop.streams._table import BadRow, Position, Rows, Table, read_names
-from eprop.training import Interrupted, RunFolder, as_fields, stop_signals, versions
+from eprop.training import Interrupted, RunFolder, settings_from_json, stop_signals, versions
 
 
 def run_stream(folder: RunFolder) -> dict[str, Any]:
@@ -31,18 +31,13 @@ def run_stream(folder: RunFolder) -> dict[str, Any]:
         RunFailed: if a forecast stops being finite, or the folder's files are damaged.
         Interrupted: after Ctrl-C or SIGTERM, unless the file is followed (then that is the end); all is saved.
     """
-    config = folder.config
     parts = {
         "stream": StreamSettings,
         "network": NetworkSettings,
         "optimiser": OptimiserSettings,
         "handling": HandlingSettings,
     }
-    try:
-        settings = {name: kind(**as_fields(kind, config[name])) for name, kind in parts.items()}
-    except (KeyError, TypeError) as error:
-        raise InvalidSetting(f"{folder.path}: settings of another version of eprop ({error})") from None
-    running = _Stream(folder, **settings)
+    running = _Stream(folder, **settings_from_json(parts, folder.config, folder.path))
     try:
         return running.run()
     finally:
@@ -180,7 +175,7 @@ class _Stream:
             **self.recent.errors(),
             "skipped": self.table.position.skipped,
             "rows_per_s": round(self.pace.rows_per_second, 1),
-            "memory_mb": round(resident_megabytes(), 1),
+            "memory_mb": round(resident_bytes() / 2**20, 1),
             "wall_s": round(self._wall(), 3),
         }
         self.metrics.write(json.dumps(line) + "\n")
@@ -235,7 +230,7 @@ class _Stream:
             "horizon": self.settings.horizon,
             **self.total.errors(),
             "rows_per_s": round(self.pace.rows_per_second, 1),
-            "memory_mb": round(resident_megabytes(), 1),
+            "memory_mb": round(resident_bytes() / 2**20, 1),
             "wall_s": round(self._wall(), 3),
             "versions": versions(),
         }

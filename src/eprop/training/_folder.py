@@ -113,14 +113,18 @@ class RunFolder:
         return ocp.CheckpointManager(path, options=options, item_handlers=ocp.StandardCheckpointHandler())
 
 
-def write_text(path: Path, text: str) -> None:
+def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Write a file whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "w") as file:
-        file.write(text)
+    with open(temporary, "wb") as file:
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -159,14 +163,22 @@ def experiment_from_json(task: str, config: dict[str, Any], path: Path) -> Exper
         "run": RunSettings,
         "rule": RuleSettings,
     }
+    return Experiment(**settings_from_json(parts, config, path))
+
+
+def settings_from_json(parts: dict[str, type], config: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Settings dataclasses, by name, from what JSON made of them.
+
+    Raises:
+        InvalidSetting: for settings that this version does not know.
+    """
     try:
-        made = {name: kind(**as_fields(kind, config[name])) for name, kind in parts.items()}
+        return {name: kind(**_as_fields(kind, config[name])) for name, kind in parts.items()}
     except (KeyError, TypeError) as error:
         raise InvalidSetting(f"{path}: settings of another version of eprop ({error})") from None
-    return Experiment(**made)
 
 
-def as_fields(kind: type, values: dict[str, Any]) -> dict[str, Any]:
+def _as_fields(kind: type, values: dict[str, Any]) -> dict[str, Any]:
     """JSON's lists back to tuples, and paths back to paths."""
     types = {f.name: f.type for f in dataclasses.fields(kind)}
     made = {}

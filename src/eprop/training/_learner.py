@@ -151,8 +151,8 @@ class Learner(Described):
 
     def forward(self, network: Network, batch: Batch) -> NetworkOutput:
         """The network's outputs on a batch."""
-        inputs = batch.inputs.astype(self.experiment.network.precision)
-        return network(inputs, self.rule, lengths=batch.lengths if self.experiment.network.bidirectional else None)
+        lengths = batch.lengths if self.experiment.network.bidirectional else None
+        return network(batch.inputs, self.rule, lengths=lengths)
 
     def loss(self, network: Network, batch: Batch) -> tuple[Float[Array, ""], NetworkOutput]:
         """The task's loss, plus regularisation."""

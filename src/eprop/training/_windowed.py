@@ -146,7 +146,7 @@ class WindowedLearner(Described):
     def loss(self, network: Network, carry: tuple[Carry, ...], window: Window, modules):
         """A window's loss, seeded beyond its end; and its own part, the outputs, the last carry."""
         settings = self.experiment.optimiser
-        result = network(self._cast(window.batch.inputs), self.rule, carry)
+        result = network(window.batch.inputs, self.rule, carry)
         own = total = self.task.loss(result.y, window.batch)
         if modules is not None:
             for module, last in zip(modules, result.carry, strict=True):
@@ -244,12 +244,8 @@ class WindowedLearner(Described):
 
     def _run(self, network: Network, inputs: Array, carry: tuple[Carry, ...]) -> tuple[Array, tuple[Carry, ...]]:
         """Outputs and the last carry, nothing learnt."""
-        result = network(self._cast(inputs), TruncatedBPTT(self.rule.window), carry)
+        result = network(inputs, TruncatedBPTT(self.rule.window), carry)
         return result.y, result.carry
-
-    def _cast(self, inputs: Array) -> Array:
-        """Real inputs in the network's precision; symbols as they are."""
-        return inputs if jnp.issubdtype(inputs.dtype, jnp.integer) else inputs.astype(self.experiment.network.precision)
 
     def details(self, state: WindowedState) -> dict[str, Any]:
         """Where training stands, by name, a list over seeds: for the line of metrics and the progress bar."""
