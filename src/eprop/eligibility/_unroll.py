@@ -123,7 +123,8 @@ def contract_run(
         part = lambda tree, start=offset: jax.tree.map(  # noqa: E731
             lambda x: jax.lax.dynamic_slice_in_dim(x, start, length), tree
         )
-        constants, before, g = adjoint(part(layer.pullbacks), part(signals), later)
+        pullbacks = layer.pullbacks._replace(stored=part(layer.pullbacks.stored))
+        constants, before, g = adjoint(pullbacks, part(signals), later)
         g = g.reshape(-1, k * n)
         z_prev = part(z, jnp.maximum(offset - 1, 0))
         shifted = jnp.concatenate([z_start[None], z_prev[:-1]])

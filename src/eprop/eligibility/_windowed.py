@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from eprop.eligibility._adjoint import adjoint, linearise
+from eprop.eligibility._adjoint import Pullbacks, adjoint, linearise
 from eprop.eligibility._carry import advance_traces, contract_traces, zero_traces
 from eprop.eligibility._trajectory import Gradients, Traces, Trajectory, gather, split_constants
 from eprop.neurons import Neuron, traced
@@ -27,7 +27,7 @@ from eprop.neurons._base import Outputs, State
 
 def contract_window(
     neuron: Neuron,
-    pullbacks: PyTree,
+    pullbacks: Pullbacks,
     presynaptic: Float[Array, "time batch pre"],
     learning_signals: Outputs,
     last: State,
