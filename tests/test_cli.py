@@ -2,12 +2,14 @@
 
 import importlib.metadata
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from eprop import memory
 from eprop.cli import main
 from eprop.tasks import TASKS
 
@@ -173,3 +175,21 @@ def test_the_digits_example_learns_real_data(tmp_path):
     rows = json.loads((tmp_path / "lstm" / "comparison.json").read_text())["rows"]
     assert [row["rule"] for row in rows] == ["bptt", "eprop1:symmetric", "eprop1:random"]
     assert all(row["mean"] < 0.10 for row in rows)
+
+
+def test_long_commands_are_started_anew_with_huge_pages_once(monkeypatch, tmp_path):
+    offer, begun = tmp_path / "enabled", []
+    monkeypatch.setattr(memory, "HUGE_PAGES", offer)
+    monkeypatch.setattr(os, "execve", lambda *arguments: begun.append(arguments))
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    memory.restart_with_huge_pages()
+    offer.write_text("always madvise [never]")
+    memory.restart_with_huge_pages()
+    assert not begun  # the system does not offer them
+    offer.write_text("always [madvise] never")
+    memory.restart_with_huge_pages()
+    ((program, arguments, environment),) = begun
+    assert (program, arguments[1:]) == (sys.executable, sys.orig_argv[1:])
+    monkeypatch.setenv("GLIBC_TUNABLES", environment["GLIBC_TUNABLES"])
+    memory.restart_with_huge_pages()
+    assert len(begun) == 1

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from eprop import BPTT, make_rule, trainable
+from eprop import ALIF, BPTT, GRU, LIF, LSTM, make_rule, trainable
 from eprop.eligibility import (
     Synapses,
     dense_traces,
@@ -24,6 +24,7 @@ from eprop.eligibility import (
     windowed_gradient,
     with_traces,
 )
+from eprop.eligibility._adjoint import linearised_step
 from eprop.neurons import readout_output, recurrent_output
 from models import BATCH, MODELS, N_IN, SMOOTH, TIME, N, check_alive, difference, inputs, make, targets
 
@@ -314,3 +315,12 @@ def test_neurons_can_be_renumbered(name):
 
     expected = renumber(gradient(network, "eprop1:symmetric", x, target))
     assert difference(gradient(renumber(network), "eprop1:symmetric", x, target), expected) < EXACT
+
+
+@pytest.mark.parametrize(("name", "arrays"), [("lif", 1), ("alif", 1), ("lstm", 6), ("gru", 6)])
+def test_a_step_stores_few_arrays_and_no_constants(name, arrays):
+    neuron = {"lif": LIF(n_refractory=5), "alif": ALIF(n_refractory=5), "lstm": LSTM(), "gru": GRU()}[name]
+    state, z = neuron.init((2, 3)), jnp.zeros((2, 3))
+    step, _ = linearised_step(neuron, state, z, neuron.num_currents)
+    stored = step(state, jnp.ones((2, neuron.num_currents, 3)), z)[2]
+    assert [x.shape for x in stored] == arrays * [(2, 3)]

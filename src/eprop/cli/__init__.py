@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from eprop.errors import InvalidSetting, RunFailed, suggestion
+from eprop.memory import restart_with_huge_pages
 
 COMMANDS = {
     "tasks": ("_training", "tasks", "what can be trained"),
@@ -20,6 +21,9 @@ COMMANDS = {
     "plot": ("_folders", "plot DIR", "draw a run's pictures again"),
 }
 """Every command: its file here, how it is called, and what it does."""
+
+LONG = ("train", "compare", "gradients", "reproduce", "bench", "resume")
+"""Commands that compute long enough to be started anew with larger pages of memory (a second)."""
 
 EXAMPLES = """\
 examples:
@@ -41,6 +45,8 @@ def usage() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program. What goes wrong ends with one line: status 2 for bad input, 1 for a run that failed."""
+    if arguments is None and sys.argv[1:2] and sys.argv[1] in LONG and not {"-h", "--help"} & set(sys.argv):
+        restart_with_huge_pages()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         _dispatch(arguments)

@@ -93,7 +93,7 @@ def advance_traces(
     for a in range(len(components)):
         unit = treedef.unflatten([jnp.full_like(c, float(i == a)) for i, c in enumerate(components)])
         constant, phi, gamma = adjoint(run.pullbacks, silent, unit)
-        phi = jax.tree.leaves(phi)
+        phi, gamma = jax.tree.leaves(phi), jnp.stack(gamma, axis=2)
         for phi_b, old in zip(phi, traces.constants, strict=True):
             constant = jax.tree.map(lambda c, e, p=phi_b: c + p * e, constant, old)
         constants.append(constant)

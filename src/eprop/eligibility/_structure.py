@@ -46,7 +46,7 @@ def trace_structure(neuron: Neuron) -> TraceStructure:
     rows = jax.make_jaxpr(tangents)(constant_leaves, [scalar] * (n + k), [scalar] * (n + k)).jaxpr
     first = len(constant_leaves) + n + k  # of the tangents, among the arguments
     vary = set(range(first)) - {i for i, c in enumerate(constant_leaves) if not c.shape}
-    depends = dependences(rows)
+    depends = _dependences(rows)
     reads = [{i - first for i in row if i >= first} for row in depends]
     shared = tuple(not (row & vary) and reads[a] & set(range(n)) <= {a} for a, row in enumerate(depends))
     for _ in range(n):  # through any number of steps
@@ -78,7 +78,7 @@ def _step(model: Neuron, n: int, arguments, dtype) -> list[Array]:
     return jax.tree.leaves(traced(model.step(state, tuple(arguments[n:]), jnp.zeros((1, 1), dtype))[0]))
 
 
-def dependences(jaxpr: Jaxpr) -> list[set[int]]:
+def _dependences(jaxpr: Jaxpr) -> list[set[int]]:
     """For each result, the arguments that it may depend on."""
     sources = {variable: {i} for i, variable in enumerate(jaxpr.invars)}
     of = lambda v: set() if isinstance(v, Literal) else sources.get(v, set())  # noqa: E731

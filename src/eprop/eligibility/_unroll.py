@@ -1,5 +1,7 @@
 """The unroll whose gradient is e-prop's (DESIGN contract C3)."""
 
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -115,22 +117,18 @@ def contract_run(
     """
     time, batch, n_in = inputs.shape
     _, k, n = synapses.w_in.shape
-    z = recurrent_output(layer.outputs)
     chunk = _chunk(time, batch, k * n)
-    w_in = synapses.w_in.reshape(n_in, k * n)
 
     def one(later, offset, length):
-        part = lambda tree, start=offset: jax.tree.map(  # noqa: E731
-            lambda x: jax.lax.dynamic_slice_in_dim(x, start, length), tree
-        )
-        pullbacks = layer.pullbacks._replace(stored=part(layer.pullbacks.stored))
-        constants, before, g = adjoint(pullbacks, part(signals), later)
-        g = g.reshape(-1, k * n)
-        z_prev = part(z, jnp.maximum(offset - 1, 0))
-        shifted = jnp.concatenate([z_start[None], z_prev[:-1]])
-        z_prev = jnp.where(offset == 0, shifted, z_prev).reshape(-1, n)
-        weights = (part(inputs).reshape(-1, n_in).T @ g, z_prev.T @ g, g.sum(0))
-        return before, (constants, weights), (g @ w_in.T).reshape(length, batch, n_in)
+        slice_of = lambda x, start=offset: jax.lax.dynamic_slice_in_dim(x, start, length)  # noqa: E731
+        constants, before, g = adjoint(layer.pullbacks, signals, later, (offset, length))
+        g = [adjoint_of_current.reshape(-1, n) for adjoint_of_current in g]
+        z_prev = slice_of(layer.z, jnp.maximum(offset - 1, 0)).astype(z_start.dtype)
+        z_prev = jnp.where(offset == 0, jnp.concatenate([z_start[None], z_prev[:-1]]), z_prev)
+        presynaptic = jnp.concatenate([slice_of(inputs), z_prev], axis=-1).reshape(-1, n_in + n)
+        weights, bias = [presynaptic.T @ g_q for g_q in g], [g_q.sum(0) for g_q in g]
+        into_inputs = functools.reduce(jnp.add, [g_q @ synapses.w_in[:, q].T for q, g_q in enumerate(g)])
+        return before, (constants, weights, bias), into_inputs.reshape(length, batch, n_in)
 
     def earlier_chunk(carry, offset):
         later, total = carry
@@ -149,8 +147,9 @@ def contract_run(
     if first_offsets.size:
         (before, total), heads = jax.lax.scan(earlier_chunk, (before, total), first_offsets, reverse=True)
         into_inputs = jnp.concatenate([heads.reshape(-1, batch, n_in), tail])
-    constants, (w_in_gradient, w_rec_gradient, bias) = total
-    of_synapses = Synapses(w_in_gradient.reshape(n_in, k, n), w_rec_gradient.reshape(n, k, n), bias.reshape(k, n))
+    constants, weights, bias = total
+    weights = jnp.stack(weights, axis=1)
+    of_synapses = Synapses(weights[:n_in], weights[n_in:], jnp.stack(bias))
     return constants, of_synapses, before, into_inputs
 
 

@@ -32,18 +32,18 @@ def contract_window(
     learning_signals: Outputs,
     last: State,
     traces: Traces | None,
-) -> tuple[Float[Array, "pre current neuron"], PyTree, Array]:
-    """One window's `sum_t L e`: over synapses, over spread constants, and `g`, the adjoint of the currents.
+) -> tuple[Float[Array, "pre current neuron"], PyTree]:
+    """One window's `sum_t L e`: over synapses, and over spread constants.
 
     The adjoint starts from zero at the window's end: what a state does later is counted later, by its traces.
     """
     no_future = jax.tree.map(jnp.zeros_like, traced(last))
     constants, before, g = adjoint(pullbacks, learning_signals, no_future)
-    synapses = outer_product(presynaptic, g)
+    synapses = outer_product(presynaptic, jnp.stack(g, axis=2))
     if traces is not None:
         earlier, constants = contract_traces(neuron, before, traces, constants)
         synapses = synapses + earlier
-    return synapses, constants, g
+    return synapses, constants
 
 
 def outer_product(presynaptic: Float[Array, "time batch pre"], g: Float[Array, "time batch current neuron"]) -> Array:
@@ -77,7 +77,7 @@ def windowed_gradient(
         state, traces = carry
         presynaptic, currents, z_prev, signals = steps
         run = linearise(neuron, state, currents, z_prev)
-        synapses, constant, _ = contract_window(neuron, run.pullbacks, presynaptic, signals, run.last, traces)
+        synapses, constant = contract_window(neuron, run.pullbacks, presynaptic, signals, run.last, traces)
         if keep_traces:
             traces = advance_traces(neuron, run, presynaptic, traces)
         return (run.last, traces), Gradients(synapses, gather(constants, constant))

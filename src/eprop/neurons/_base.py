@@ -52,7 +52,7 @@ class Neuron(eqx.Module):
     """Currents that recurrent weights feed; None for all."""
 
     spiking: ClassVar[bool] = False
-    """Whether the output is a spike (0 or 1). Spiking neurons get no autapses."""
+    """Whether the output is a spike: 0 or 1, nothing else (it is kept in a byte). Spiking neurons get no autapses."""
 
     @abc.abstractmethod
     def init(self, shape: tuple[int, ...], dtype: Any = jnp.float32) -> State:
