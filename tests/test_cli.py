@@ -11,6 +11,7 @@ import pytest
 
 from eprop import memory
 from eprop.cli import main
+from eprop.cli._parse import split_commas
 from eprop.tasks import TASKS
 
 ROOT = Path(__file__).parent.parent
@@ -193,3 +194,8 @@ def test_long_commands_are_started_anew_with_huge_pages_once(monkeypatch, tmp_pa
     monkeypatch.setenv("GLIBC_TUNABLES", environment["GLIBC_TUNABLES"])
     memory.restart_with_huge_pages()
     assert len(begun) == 1
+
+
+@pytest.mark.parametrize("given", [["--rules", "bptt,rtrl"], ["--rules", "bptt", "rtrl"], ["--rules=bptt,rtrl"]])
+def test_lists_may_be_written_with_commas_or_with_spaces(given):
+    assert split_commas([*given, "--out", "a,b"], "rules") == ["--rules", "bptt", "rtrl", "--out", "a,b"]

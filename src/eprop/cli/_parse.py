@@ -54,6 +54,20 @@ def take_option(arguments: list[str], name: str, default: str) -> tuple[str, lis
     return found, rest
 
 
+def split_commas(arguments: list[str], name: str) -> list[str]:
+    """The arguments, those that follow `--name` split at commas: lists may be written with commas or with spaces."""
+    split, inside = [], False
+    for argument in arguments:
+        flag, equals, values = argument.partition("=")
+        if argument.startswith("-"):
+            inside = flag == f"--{name}"
+        if inside and equals:
+            split += [flag, *values.split(",")]
+        else:
+            split += argument.split(",") if inside else [argument]
+    return split
+
+
 def choose(what: str, name: str, known: Mapping[str, T] | Iterable[str]) -> str:
     """`name`, if it is known.
 

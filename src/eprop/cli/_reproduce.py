@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from eprop.cli._execute import execute
-from eprop.cli._parse import choose, missing, parse, take_option
+from eprop.cli._parse import choose, missing, parse, split_commas, take_option
 from eprop.errors import require
 from eprop.experiments import REPRODUCTIONS, start_reproduction
 
@@ -36,7 +36,7 @@ def reproduce(arguments: list[str]) -> None:
     kind = type(presets[preset])
     options = parse(
         ReproduceOptions[kind],
-        rest,
+        split_commas(rest, "rules"),
         prog=f"eprop reproduce {name}",
         description=f"{reproduction.summary}\n\nPreset: {preset} (--preset NAME, one of {', '.join(presets)}).",
         default=ReproduceOptions(out=missing(), settings=presets[preset]),

@@ -223,7 +223,7 @@ REPRODUCTIONS["one-shot-arm"] = Reproduction(
         "paper": OneShotArm(
             task=Arm(),
             network=_NETWORK,
-            one_shot=OneShotSettings(),
+            one_shot=OneShotSettings(micro_batch=10),  # ten tasks' own weights stay in the cache: twice as fast
             optimiser=OptimiserSettings(learning_rate=1e-3, rate_strength=100.0),
             run=RunSettings(iterations=20000, batch=100, evaluate_every=50, evaluation_batch=100),
         ),
