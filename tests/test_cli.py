@@ -125,6 +125,7 @@ def test_gradients_measures_alignment(tmp_path, capsys):
         (["data", "speech", "--out", "x", "--hours", "0"], "hours = 0.0: must be above 0"),
         (["train", "arrays", "--data", "/nowhere.npz", "--out", "x"], "there is no such file"),
         (["compare", "store-recall", "--rules", "bptt,bptt", "--out", "x"], "twice"),
+        (["compare", "store-recall", "--rules", "bptt,eprop3:10", "--out", "x"], "is trained window by window"),
         (["compare", "store-recall", "--seeds", "0", "--out", "x"], "seeds = 0"),
         (["resume", "/nowhere"], "no run there"),
         (["plot"], "name one run folder"),

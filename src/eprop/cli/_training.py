@@ -107,6 +107,8 @@ def train(arguments: list[str]) -> None:
 
 def compare(arguments: list[str]) -> None:
     from eprop.experiments import start_comparison
+    from eprop.settings import RuleSettings
+    from eprop.training import make_learner
 
     chosen = _parse("compare", arguments, CompareOptions)
     if chosen is None:
@@ -114,6 +116,8 @@ def compare(arguments: list[str]) -> None:
     task, options, experiment = chosen
     _check(experiment)
     rules = _listed(options.rules)
+    for rule in rules:  # refuses what the task has no use for
+        make_learner(dataclasses.replace(experiment, rule=RuleSettings(rule=rule)), [experiment.run.seed])
     execute(
         start_comparison(
             task, experiment, rules, options.seeds, options.out, options.tensorboard, overwrite=options.overwrite
