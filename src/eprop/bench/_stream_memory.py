@@ -1,6 +1,7 @@
 """The stream's real peak memory: a process of its own, whose input is made window by window and never held."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -28,7 +29,7 @@ def stream(model: str, neurons: int, batch: int, window: int, steps: int) -> lis
 
 
 def measure_stream(model: str, neurons: int, batch: int, window: int, steps: int) -> list[dict[str, int]]:
-    """`stream` in a fresh process.
+    """`stream` in a fresh process, in pages of the usual size, as `eprop stream` has them.
 
     Raises:
         RunFailed: if that process fails.
@@ -36,7 +37,8 @@ def measure_stream(model: str, neurons: int, batch: int, window: int, steps: int
     program = "import json, sys; from eprop.bench._stream_memory import stream; "
     program += "print(json.dumps(stream(sys.argv[1], *map(int, sys.argv[2:]))))"
     arguments = [str(value) for value in (model, neurons, batch, window, steps)]
-    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
+    environment = os.environ | {"GLIBC_TUNABLES": ""}
+    done = subprocess.run([sys.executable, "-c", program, *arguments], env=environment, capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise RunFailed(f"bench: the stream's own process ended with status {done.returncode}: {last}")
