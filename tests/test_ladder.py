@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from eprop import ALIF, BPTT, GRU, LIF, LSTM, make_rule, trainable
+from eprop import ALIF, BPTT, LIF, LSTM, make_rule, trainable
 from eprop.eligibility import (
     Synapses,
     dense_traces,
@@ -317,9 +317,9 @@ def test_neurons_can_be_renumbered(name):
     assert difference(gradient(renumber(network), "eprop1:symmetric", x, target), expected) < EXACT
 
 
-@pytest.mark.parametrize(("name", "arrays"), [("lif", 1), ("alif", 1), ("lstm", 6), ("gru", 5)])
+@pytest.mark.parametrize(("name", "arrays"), [("lif", 1), ("alif", 1), ("lstm", 6)])
 def test_a_step_stores_few_arrays_and_no_constants(name, arrays):
-    neuron = {"lif": LIF(n_refractory=5), "alif": ALIF(n_refractory=5), "lstm": LSTM(), "gru": GRU()}[name]
+    neuron = {"lif": LIF(n_refractory=5), "alif": ALIF(n_refractory=5), "lstm": LSTM()}[name]
     state, z = neuron.init((2, 3)), jnp.zeros((2, 3))
     step, _ = linearised_step(neuron, state, z, neuron.num_currents)
     stored = step(state, jnp.ones((2, neuron.num_currents, 3)), z)[2]
