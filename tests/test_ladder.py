@@ -168,6 +168,16 @@ def test_eprop_is_autodiff_with_recurrent_signals_detached(name):
     assert difference(gradient(network, "eprop1:symmetric", x, target), expected) < EXACT
 
 
+@pytest.mark.parametrize("name", ["lif", "alif", "lstm"])
+@pytest.mark.parametrize("steps", [1, 3])
+def test_the_backward_pass_in_chunks_is_the_same_whatever_their_length(name, steps, monkeypatch):
+    network, x, target = make(name), inputs(), targets()
+    assert TIME % 3 and TIME > 6  # several whole chunks, and a rest
+    monkeypatch.setattr("eprop.eligibility._unroll._chunk", lambda time, batch, columns: steps)
+    expected = independent_network(network, x, target, cut=True)
+    assert difference(gradient(network, "eprop1:symmetric", x, target), expected) < EXACT
+
+
 # 3. with the total derivative as learning signal: BPTT = RTRL
 
 

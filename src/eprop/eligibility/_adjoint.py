@@ -52,15 +52,14 @@ def run_linearised(
     n_in, k, n = synapses.w_in.shape
     weights = jnp.concatenate([synapses.w_in, synapses.w_rec]).reshape(-1, k * n)
 
-    def currents(x, z_prev):
-        currents = (jnp.concatenate([x, z_prev], axis=-1) @ weights).reshape(-1, k, n)
-        return currents if synapses.bias is None else currents + synapses.bias[None]
-
     step, with_stored = linearised_step(neuron, carry.state, carry.z, k)
 
     def advance(state_z, x):
         state, z_prev = state_z
-        state, outputs, stored = step(state, currents(x, z_prev), z_prev)
+        currents = (jnp.concatenate([x, z_prev], axis=-1) @ weights).reshape(-1, k, n)
+        if synapses.bias is not None:
+            currents = currents + synapses.bias[None]
+        state, outputs, stored = step(state, currents, z_prev)
         z = recurrent_output(outputs)
         kept = z.astype(jnp.int8) if neuron.spiking else z
         return (state, z), (outputs, stored, kept)
@@ -130,12 +129,13 @@ def _cut(whole: Jaxpr, results: Sequence[Any], held: Sequence[Any]) -> tuple[lis
     depend on the arguments is computed.
     """
     varying, needed, equations = set(whole.invars), dict.fromkeys(_variables(results)), []
+    kept = set(_variables(held))
     for equation in whole.eqns:
         if varying.intersection(_variables(equation.invars)):
             varying.update(equation.outvars)
     for equation in reversed(whole.eqns):
         made = needed.keys() & set(equation.outvars)
-        stop = _is_dear(equation) or made.issubset(_variables(held))
+        stop = _is_dear(equation) or made <= kept
         if made and not (stop and made & varying):
             equations.append(equation)
             needed.update(dict.fromkeys(_variables(equation.invars)))
