@@ -91,6 +91,68 @@ def test_a_bidirectional_layer_reads_each_sample_from_its_own_end():
     assert difference(padded[:9, 0], out[:9, 0]) < 1e-12
 
 
+class ReadOutside(EProp1):
+    """e-prop 1 with the readout behind the unroll, as other rules have it."""
+
+    broadcasts = False
+
+
+READ = {
+    "filter taken off": lambda: Network((layer_of(Filtered(ALIF(tau_a=30.0), tau_out=9.0)),), readout_of()),
+    "1 - kappa": lambda: Network((layer_of(Filtered(LSTM(), tau_out=4.0, gain="one-minus-kappa")),), readout_of()),
+    "filter trained": lambda: Network(
+        (layer_of(Filtered(ALIF(), tau_out=9.0), trainable=("tau_out", "tau_a")),), readout_of()
+    ),
+    "spikes read": lambda: Network((layer_of(LIF()),), readout_of()),
+    "no filter": lambda: Network((layer_of(LSTM()),), readout_of()),
+    "all layers read": lambda: Network(
+        (layer_of(Filtered(LIF(), tau_out=9.0)), layer_of(LSTM(), N, seed=1)), readout_of(2 * N), read_all=True
+    ),
+    "last layer read": lambda: Network((layer_of(LIF()), layer_of(Filtered(LIF()), N, seed=1)), readout_of()),
+    "both directions, frames": lambda: Network(
+        (Bidirectional(*(layer_of(Filtered(ALIF(), tau_out=9.0, frame=3), seed=i) for i in (0, 1))),), readout_of(2 * N)
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "feedback"),
+    [(name, "adaptive") for name in READ] + [("filter taken off", kind) for kind in ("symmetric", "random", "uniform")],
+)
+def test_a_readout_in_the_engine_is_the_readout_behind_it(name, feedback, monkeypatch):
+    """Outputs, gradients, the carry handed on, and what is learnt after it; backwards in chunks of 5 and a rest."""
+    monkeypatch.setattr("eprop.eligibility._unroll._chunk", lambda time, batch, columns: 5)
+    network, target = READ[name](), targets()
+    lengths = jnp.array([9, TIME]) if "directions" in name else None
+
+    def loss(network, rule):
+        result = network(2 * inputs(), rule, None, lengths)
+        more = 0.0 if lengths is not None else network(2 * inputs(seed=3), rule, result.carry).y
+        rates = [jnp.mean(z) ** 2 for z in result.z]  # another learning signal, at every output
+        return jnp.sum((result.y - target) ** 2) + jnp.sum((more - target) ** 2) + sum(rates), result
+
+    of = eqx.filter_jit(lambda rule: eqx.filter_grad(loss, has_aux=True)(network, rule))
+    (found, result), (expected, plain) = of(EProp1(feedback)), of(ReadOutside(feedback))
+    assert (
+        all(float(z.sum()) != 0 for z in plain.z) and float(jnp.abs(jax.tree.leaves(expected.layers)[0]).max()) > 1e-3
+    )
+    assert jax.tree.structure(result.carry) == jax.tree.structure(plain.carry)
+    assert difference(result, plain) < 1e-12
+    assert difference(found, expected) < 1e-10
+
+
+@pytest.mark.parametrize("gain", ["one", "one-minus-kappa"])
+@pytest.mark.parametrize("frame", [1, 3])
+def test_the_filter_over_time_is_the_filter_step_by_step(gain, frame):
+    neuron = Filtered(LIF(), tau_out=7.0, gain=gain, frame=frame)
+    z = jax.random.normal(jax.random.key(0), (12, 2, 3), jnp.float64)
+    z_bar, steps = jnp.zeros_like(z[0]), []
+    for t in range(len(z)):
+        z_bar = neuron.filter(z_bar, z[t], None if frame == 1 else jnp.full((2, 3), t % frame))
+        steps.append(z_bar)
+    assert difference(neuron.over_time(z), jnp.stack(steps)[frame - 1 :: frame]) < 1e-12
+
+
 @pytest.mark.parametrize("feedback", ["symmetric", "random", "adaptive", "uniform"])
 def test_feedback_replaces_the_backward_weights_and_nothing_else(feedback):
     keys = jax.random.split(jax.random.key(0), 4)

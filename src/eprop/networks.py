@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped
 
-from eprop.eligibility import Carry, Synapses, start, with_traces
+from eprop.eligibility import Carry, Synapses, start, unroll_and_read, with_traces
 from eprop.errors import require
-from eprop.learning_signals import Feedback, broadcast_readout
+from eprop.learning_signals import Feedback, backward_weights, broadcast_readout
 from eprop.neurons import Filtered, Neuron, readout_output, recurrent_output
+from eprop.neurons._filtered import FilteredState
 from eprop.rules import Rule
 
 
@@ -21,6 +22,7 @@ class LayerOutput(NamedTuple):
     z: Float[Array, "time batch neuron"]
     z_bar: Float[Array, "frame batch neuron"]  # a frame is a step, unless the readout's filter says otherwise
     carry: Any
+    y: Float[Array, "frame batch output"] | None = None  # the layer's part of the output, if it is read
 
 
 class Recurrent(eqx.Module):
@@ -119,11 +121,39 @@ class Recurrent(eqx.Module):
         rule: Rule,
         carry: Carry | None = None,
         lengths: Int[Array, "batch"] | None = None,  # noqa: F821
+        readout: "Readout | None" = None,
     ) -> LayerOutput:
-        """Run the layer; `lengths` are not needed here (a causal layer cannot see what follows a sample's end)."""
+        """Run the layer, and read it where a readout is given.
+
+        `lengths` are not needed here: a causal layer cannot see what follows a sample's end.
+        """
+        if readout is not None and rule.broadcasts:
+            return self._run_and_read(inputs, rule, carry, readout)
         carry = self.start(inputs.shape[1]) if carry is None else carry
         outputs, carry = rule.unroll(self.neuron, self.synapses(), inputs, carry)
-        return LayerOutput(recurrent_output(outputs), readout_output(outputs)[self.frame - 1 :: self.frame], carry)
+        z_bar = readout_output(outputs)[self.frame - 1 :: self.frame]
+        y = None if readout is None else readout.product(z_bar, rule.feedback)
+        return LayerOutput(recurrent_output(outputs), z_bar, carry, y)
+
+    def _run_and_read(self, inputs: Array, rule: Rule, carry: Carry | None, readout: "Readout") -> LayerOutput:
+        """Run the layer with its readout in the engine.
+
+        From rest, a filter that is the same for all neurons stands behind `W_out`, where it filters few outputs, not
+        many neurons; its adjoint filters their error.
+        """
+        weights = readout.weight, backward_weights(readout.weight, readout.feedback_weights, rule.feedback)
+        neuron, from_rest = self.neuron, carry is None and inputs.shape[0] % self.frame == 0
+        if from_rest and isinstance(neuron, Filtered) and not eqx.is_array(neuron.tau_out):
+            begin = start(neuron.neuron, inputs.shape[1], self.size, self.w_in.dtype)
+            z, y, last = unroll_and_read(neuron.neuron, self.synapses(), inputs, begin, *weights)
+            z_bar = neuron.over_time(z)
+            phase = self.start(inputs.shape[1]).state.phase
+            last = last._replace(state=FilteredState(last.state, jax.lax.stop_gradient(z_bar[-1]), phase))
+            return LayerOutput(z, z_bar, last, neuron.over_time(y))
+        carry = self.start(inputs.shape[1]) if carry is None else carry
+        outputs, y, carry = unroll_and_read(neuron, self.synapses(), inputs, carry, *weights)
+        frames = slice(self.frame - 1, None, self.frame)
+        return LayerOutput(recurrent_output(outputs), readout_output(outputs)[frames], carry, y[frames])
 
 
 class Bidirectional(eqx.Module):
@@ -147,14 +177,16 @@ class Bidirectional(eqx.Module):
     def start(self, batch: int, traces: bool = False) -> tuple[Carry, Carry]:
         return self.forward.start(batch, traces), self.backward.start(batch, traces)
 
-    def __call__(self, inputs, rule, carry=None, lengths=None) -> LayerOutput:
+    def __call__(self, inputs, rule, carry=None, lengths=None, readout=None) -> LayerOutput:
         ahead, behind = (None, None) if carry is None else carry
-        first = self.forward(inputs, rule, ahead)
-        second = self.backward(reverse_time(inputs, lengths), rule, behind)
+        rows = (None, None) if readout is None else readout.split(self.forward.size)
+        first = self.forward(inputs, rule, ahead, None, rows[0])
+        second = self.backward(reverse_time(inputs, lengths), rule, behind, None, rows[1])
         frames = None if lengths is None else lengths // self.frame
         join = lambda a, b, ends: jnp.concatenate([a, reverse_time(b, ends)], axis=-1)  # noqa: E731
         z_bar = join(first.z_bar, second.z_bar, frames)
-        return LayerOutput(join(first.z, second.z, lengths), z_bar, (first.carry, second.carry))
+        y = None if first.y is None or second.y is None else first.y + reverse_time(second.y, frames)
+        return LayerOutput(join(first.z, second.z, lengths), z_bar, (first.carry, second.carry), y)
 
 
 class Readout(eqx.Module):
@@ -188,7 +220,17 @@ class Readout(eqx.Module):
         self.bias = jnp.zeros((n_out,), dtype)
 
     def __call__(self, z_bar: Float[Array, "time batch neuron"], feedback: Feedback) -> Array:
-        return broadcast_readout(z_bar, self.weight, self.feedback_weights, feedback) + self.bias[None, None]
+        return self.product(z_bar, feedback) + self.bias[None, None]
+
+    def product(self, z_bar: Float[Array, "time batch neuron"], feedback: Feedback) -> Array:
+        """`z_bar_t W_out`, without the bias."""
+        return broadcast_readout(z_bar, self.weight, self.feedback_weights, feedback)
+
+    def split(self, n: int) -> "tuple[Readout, Readout]":
+        """The readout of the first `n` neurons, and of the others."""
+        weights = lambda r: (r.weight, r.feedback_weights)  # noqa: E731
+        first = eqx.tree_at(weights, self, (self.weight[:n], self.feedback_weights[:n]))
+        return first, eqx.tree_at(weights, self, (self.weight[n:], self.feedback_weights[n:]))
 
 
 class Embedding(eqx.Module):
@@ -261,17 +303,26 @@ class Network(eqx.Module):
             rule.stackable or len(self.layers) == 1,
             f"rule {rule.label!r} trains one recurrent layer, and this network has {len(self.layers)}",
         )
-        carry = self.start(inputs.shape[1]) if carry is None else carry
+        carry = (None,) * len(self.layers) if carry is None else carry
         frame = self.layers[0].frame
         lengths = None if lengths is None else lengths * frame
         below = inputs.astype(self.readout.weight.dtype) if self.embedding is None else self.embedding(inputs)
         results, below = [], hold(below, frame)
-        for layer, layer_carry in zip(self.layers, carry, strict=True):
-            results.append(layer(below, rule, layer_carry, lengths))
+        for layer, layer_carry, rows in zip(self.layers, carry, self._rows(), strict=True):
+            results.append(layer(below, rule, layer_carry, lengths, rows))
             below = results[-1].z
-        read = jnp.concatenate([r.z_bar for r in results], axis=-1) if self.read_all else results[-1].z_bar
-        y = self.readout(read, rule.feedback)
+        y = self.readout.bias[None, None] + sum(r.y for r in results if r.y is not None)
         return NetworkOutput(y, tuple(r.z for r in results), tuple(r.carry for r in results))
+
+    def _rows(self) -> list[Readout | None]:
+        """The rows of the readout that read each layer; None for a layer that isn't read."""
+        if not self.read_all:
+            return [None] * (len(self.layers) - 1) + [self.readout]
+        rows, rest = [], self.readout
+        for layer in self.layers:
+            of_layer, rest = rest.split(layer.size)
+            rows.append(of_layer)
+        return rows
 
 
 def trainable(network: Network, rule: Rule) -> PyTree:

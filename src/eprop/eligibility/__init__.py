@@ -26,6 +26,7 @@ from eprop.eligibility._trial import sample_gradients as sample_gradients
 from eprop.eligibility._trial import trial as trial
 from eprop.eligibility._unroll import total_learning_signals as total_learning_signals
 from eprop.eligibility._unroll import unroll as unroll
+from eprop.eligibility._unroll import unroll_and_read as unroll_and_read
 from eprop.eligibility._unroll import unroll_exact as unroll_exact
 from eprop.eligibility._unroll import with_traces as with_traces
 from eprop.eligibility._windowed import windowed_gradient as windowed_gradient

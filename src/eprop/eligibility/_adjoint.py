@@ -166,10 +166,10 @@ def adjoint(
     """Run backwards over a stretch of steps.
 
     Args:
-        learning_signals: cotangents of the outputs at each step; None for an output that gets none.
+        learning_signals: cotangents of the outputs at each step of the stretch; None for an output that gets none.
         last: cotangent of the traced state after the stretch.
-        part: first step and number of steps of a part of the run, which is read where it lies. (Not to be
-            differentiated again: then every step would add to an array as long as the run.)
+        part: first step and number of steps of the stretch, where it is a part of the run: the pullbacks are read
+            where they lie. (Not to be differentiated again: then every step would add to an array as long as the run.)
 
     Returns:
         Cotangents of the spread constants (summed over time), of the traced state before the stretch, and of
@@ -178,20 +178,19 @@ def adjoint(
     rows = lambda signals: jax.tree.map(  # noqa: E731
         lambda s: jnp.zeros_like(jax.tree.leaves(last)[0]) if s is None else s, signals, is_leaf=lambda s: s is None
     )
-    steps = (pullbacks.stored, learning_signals)
-    places, at = steps, lambda step: step
+    places, at = pullbacks.stored, lambda stored: stored
     if part is not None:
         places = part[0] + jnp.arange(part[1])
-        at = lambda t: jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, t, keepdims=False), steps)  # noqa: E731
-    first = jax.tree.map(lambda x: x[0], steps)
+        at = lambda t: [jax.lax.dynamic_index_in_dim(x, t, keepdims=False) for x in pullbacks.stored]  # noqa: E731
+    first = jax.tree.map(lambda x: x[0], (pullbacks.stored, learning_signals))
     shapes = jax.eval_shape(lambda stored, s: pullbacks.at(stored)((rows(s), last))[0], *first)
     nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
-    def back(carry, place):
+    def back(carry, step):
         constants, later = carry
-        stored, signals = at(place)
-        constant, earlier, g = pullbacks.at(stored)((rows(signals), later))
+        place, signals = step
+        constant, earlier, g = pullbacks.at(at(place))((rows(signals), later))
         return (jax.tree.map(jnp.add, constants, constant), earlier), g
 
-    (constants, before), g = jax.lax.scan(back, (nothing, last), places, reverse=True)
+    (constants, before), g = jax.lax.scan(back, (nothing, last), (places, learning_signals), reverse=True)
     return constants, before, g

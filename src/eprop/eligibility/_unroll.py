@@ -1,6 +1,8 @@
 """The unroll whose gradient is e-prop's (DESIGN contract C3)."""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -23,7 +25,7 @@ from eprop.eligibility._trajectory import (
     split_presynaptic,
     unstack_currents,
 )
-from eprop.neurons import Neuron, recurrent_output, traced
+from eprop.neurons import Neuron, readout_output, recurrent_output, traced
 from eprop.neurons._base import Outputs, State
 
 
@@ -53,10 +55,33 @@ def unroll(
     connections. The returned carry is detached: what a state does after the window is counted then,
     by the carried traces.
     """
-    constants, rest = split_constants(neuron)
-    require_traces_of(constants, carry.traces)
-    outputs, last = _unroll(rest, constants, synapses, inputs, carry)
-    return outputs, jax.lax.stop_gradient(last)
+    outputs, _, last = _unroll(neuron, synapses, inputs, carry, None)
+    return outputs, last
+
+
+def unroll_and_read(
+    neuron: Neuron,
+    synapses: Synapses,
+    inputs: Float[Array, "time batch n_in"],
+    carry: Carry,
+    weight: Float[Array, "neuron output"],
+    feedback: Float[Array, "neuron output"],
+) -> tuple[Outputs, Float[Array, "time batch output"], Carry]:
+    """`unroll`, and a readout of it: `y_t = z_bar_t W_out`, with learning signals `L_j^t = sum_k B_jk dE/dy_k^t`.
+
+    The same gradient as a readout behind `unroll` (see `broadcast_readout`), but neither the learning signals nor what
+    the readout reads of spikes is ever an array `[time, batch, neuron]`: both are formed chunk by chunk.
+
+    Args:
+        weight: `W_out`.
+        feedback: `B`; as with adaptive feedback, its gradient is that of `W_out`.
+
+    Returns:
+        The outputs of all steps, `y`, and the carry after the last step.
+
+    Approximation: as `unroll`; and `B` stands where the chain rule has `W_out`.
+    """
+    return _unroll(neuron, synapses, inputs, carry, (weight, feedback))
 
 
 def with_traces(neuron: Neuron, synapses: Synapses, carry: Carry) -> Carry:
@@ -65,41 +90,47 @@ def with_traces(neuron: Neuron, synapses: Synapses, carry: Carry) -> Carry:
     return carry._replace(traces=zero_traces(neuron, carry.state, n_pre))
 
 
-def _unroll(rest, constants, synapses, inputs, carry):
-    """`unroll` as a function of arrays, closed over the static part of the neuron."""
+def _unroll(neuron, synapses, inputs, carry, read):
+    """Both unrolls; `read`: weights and feedback of the readout, or None."""
+    constants, rest = split_constants(neuron)
+    require_traces_of(constants, carry.traces)
 
     @jax.custom_vjp
-    def network(constants, synapses, inputs, carry):
-        return forward(constants, synapses, inputs, carry)[0]
+    def network(constants, synapses, inputs, carry, read):
+        return forward(constants, synapses, inputs, carry, read)[0]
 
-    def forward(constants, synapses, inputs, carry):
+    def forward(constants, synapses, inputs, carry, read):
         neuron = eqx.combine(constants, rest)
         layer = run_linearised(neuron, synapses, inputs, carry)
         z, traces = recurrent_output(layer.outputs), carry.traces
         if traces is not None:
             traces = advance_traces(neuron, layer, presynaptic_activity(inputs, carry.z, z)[0], traces)
-        residuals = (constants, synapses, inputs, carry.z, carry.traces, layer)
-        return (layer.outputs, Carry(layer.last, z[-1], traces)), residuals
+        y = None if read is None else _read_out(layer, read[0])
+        residuals = (constants, synapses, inputs, carry.z, carry.traces, read, layer)
+        return (layer.outputs, y, Carry(layer.last, z[-1], traces)), residuals
 
     def forward_values(*arguments):
         return forward(*jax.tree.map(lambda a: a.value, arguments, is_leaf=lambda a: hasattr(a, "perturbed")))
 
     def backward(residuals, cotangents):
-        constants, synapses, inputs, z_start, traces, layer = residuals
+        constants, synapses, inputs, z_start, traces, read, layer = residuals
         neuron = eqx.combine(constants, rest)
-        signals = jax.tree.map(lambda s: None if isinstance(s, SymbolicZero) else s, cotangents[0])
-        gradient = contract_run(layer, synapses, inputs, z_start, signals)
-        of_constants, of_synapses, before, into_inputs = gradient
+        signals, error, _ = jax.tree.map(lambda s: None if isinstance(s, SymbolicZero) else s, cotangents)
+        broadcast = None if error is None else (error, read[1])
+        gradient = contract_run(layer, synapses, inputs, z_start, signals, broadcast)
+        of_constants, of_synapses, before, into_inputs, of_weight = gradient
         if traces is not None:
             earlier, of_constants = contract_traces(neuron, before, traces, of_constants)
             pieces = split_presynaptic(earlier, inputs.shape[-1])
             of_synapses = jax.tree.map(jnp.add, of_synapses, Synapses(*pieces))
         if synapses.bias is None:
             of_synapses = of_synapses._replace(bias=None)
-        return gather(constants, of_constants), of_synapses, into_inputs, None
+        of_read = None if of_weight is None else (of_weight, of_weight)
+        return gather(constants, of_constants), of_synapses, into_inputs, None, of_read
 
     network.defvjp(forward_values, backward, symbolic_zeros=True)  # a silent output costs nothing
-    return network(constants, synapses, inputs, carry)
+    outputs, y, last = network(constants, synapses, inputs, carry, read)
+    return outputs, y, jax.lax.stop_gradient(last)
 
 
 def contract_run(
@@ -108,49 +139,83 @@ def contract_run(
     inputs: Float[Array, "time batch n_in"],
     z_start: Float[Array, "batch neuron"],
     signals: Outputs,
-) -> tuple[PyTree, Synapses, State, Float[Array, "time batch n_in"]]:
+    broadcast: tuple[Float[Array, "time batch output"], Float[Array, "neuron output"]] | None = None,
+) -> tuple[PyTree, Synapses, State, Float[Array, "time batch n_in"], Float[Array, "neuron output"] | None]:
     """`sum_t g_t x_t^T` of a whole run, from its end backwards in chunks whose adjoint stays in the cache.
+
+    Args:
+        signals: learning signals at the outputs; None for an output that gets none.
+        broadcast: the readout's error and its feedback `B`: learning signals that are formed here.
 
     Returns:
         Gradients of the spread constants and of the synapses (a bias included), the adjoint of the state
-        before the run, and that of the inputs.
+        before the run, that of the inputs, and the gradient of the readout's weights.
     """
     time, batch, n_in = inputs.shape
     _, k, n = synapses.w_in.shape
     chunk = _chunk(time, batch, k * n)
 
-    def one(later, offset, length):
-        slice_of = lambda x, start=offset: jax.lax.dynamic_slice_in_dim(x, start, length)  # noqa: E731
-        constants, before, g = adjoint(layer.pullbacks, signals, later, (offset, length))
+    def one(carry, offset, length):
+        later, total = carry
+        part = lambda x: jax.lax.dynamic_slice_in_dim(x, offset, length)  # noqa: E731
+        here, of_weight = jax.tree.map(part, signals), None
+        if broadcast is not None:
+            error, shown = part(broadcast[0]).reshape(length * batch, -1), part(_shown(layer))
+            here = _add_to_last(here, (error @ broadcast[1].T).reshape(length, batch, n))
+            of_weight = shown.reshape(-1, n).astype(error.dtype).T @ error
+        constants, before, g = adjoint(layer.pullbacks, here, later, (offset, length))
         g = [adjoint_of_current.reshape(-1, n) for adjoint_of_current in g]
-        z_prev = slice_of(layer.z, jnp.maximum(offset - 1, 0)).astype(z_start.dtype)
+        z_prev = jax.lax.dynamic_slice_in_dim(layer.z, jnp.maximum(offset - 1, 0), length).astype(z_start.dtype)
         z_prev = jnp.where(offset == 0, jnp.concatenate([z_start[None], z_prev[:-1]]), z_prev)
-        presynaptic = jnp.concatenate([slice_of(inputs), z_prev], axis=-1).reshape(-1, n_in + n)
+        presynaptic = jnp.concatenate([part(inputs), z_prev], axis=-1).reshape(-1, n_in + n)
         weights, bias = [presynaptic.T @ g_q for g_q in g], [g_q.sum(0) for g_q in g]
         into_inputs = functools.reduce(jnp.add, [g_q @ synapses.w_in[:, q].T for q, g_q in enumerate(g)])
-        return before, (constants, weights, bias), into_inputs.reshape(length, batch, n_in)
+        found = (constants, weights, bias, of_weight)
+        total = found if total is None else jax.tree.map(jnp.add, total, found)
+        return (before, total), into_inputs.reshape(length, batch, n_in)
 
-    def earlier_chunk(carry, offset):
-        later, total = carry
-        before, found, into_inputs = one(later, offset, chunk)
-        return (before, jax.tree.map(jnp.add, total, found)), into_inputs
-
-    whole = time // chunk * chunk
     nothing = jax.tree.map(jnp.zeros_like, traced(layer.last))
-    if whole < time:
-        before, total, tail = one(nothing, jnp.asarray(whole), time - whole)
-        first_offsets = jnp.arange(0, whole, chunk)
-    else:
-        before, total, tail = one(nothing, jnp.asarray(time - chunk), chunk)
-        first_offsets = jnp.arange(0, time - chunk, chunk)
-    into_inputs = tail
-    if first_offsets.size:
-        (before, total), heads = jax.lax.scan(earlier_chunk, (before, total), first_offsets, reverse=True)
-        into_inputs = jnp.concatenate([heads.reshape(-1, batch, n_in), tail])
-    constants, weights, bias = total
+    shapes = jax.eval_shape(lambda: one((nothing, None), jnp.asarray(0), chunk)[0][1])
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    (before, total), into_inputs = _in_chunks(one, (nothing, zeros), time, chunk)
+    constants, weights, bias, of_weight = total
     weights = jnp.stack(weights, axis=1)
     of_synapses = Synapses(weights[:n_in], weights[n_in:], jnp.stack(bias))
-    return constants, of_synapses, before, into_inputs
+    return constants, of_synapses, before, into_inputs, of_weight
+
+
+def _read_out(layer: Linearised, weight: Float[Array, "neuron output"]) -> Float[Array, "time batch output"]:
+    """`z_bar_t W_out` of all steps; spikes become floating-point numbers a chunk at a time."""
+    shown = _shown(layer)
+    if shown.dtype == weight.dtype:
+        return shown @ weight
+    time, batch, n = shown.shape
+    one = lambda _, at, length: (None, jax.lax.dynamic_slice_in_dim(shown, at, length).astype(weight.dtype) @ weight)  # noqa: E731
+    return _in_chunks(one, None, time, _chunk(time, batch, n))[1]
+
+
+def _shown(layer: Linearised) -> Array:
+    """What a readout reads, as it is kept."""
+    return layer.z if len(jax.tree.leaves(layer.outputs)) == 1 else readout_output(layer.outputs)
+
+
+def _add_to_last(signals: Outputs, more: Array) -> Outputs:
+    """More learning signal at the output that the readout reads."""
+    leaves, structure = jax.tree.flatten(signals, is_leaf=lambda s: s is None)
+    leaves[-1] = more if leaves[-1] is None else leaves[-1] + more
+    return structure.unflatten(leaves)
+
+
+def _in_chunks(one: Callable, carry: Any, time: int, chunk: int) -> tuple[Any, Array]:
+    """`one(carry, first step, steps) -> (carry, result [steps, ...])` from the end backwards; results side by side."""
+    whole = time // chunk * chunk
+    tail = None
+    if whole < time:
+        carry, tail = one(carry, jnp.asarray(whole), time - whole)
+    starts = jnp.arange(0, whole, chunk)
+    carry, heads = jax.lax.scan(lambda c, start: one(c, start, chunk), carry, starts, reverse=True)
+    heads = heads.reshape(whole, *heads.shape[2:])
+    return carry, heads if tail is None else jnp.concatenate([heads, tail])
 
 
 def _chunk(time: int, batch: int, columns: int) -> int:

@@ -2,6 +2,7 @@
 
 from eprop.learning_signals._broadcast import FEEDBACKS as FEEDBACKS
 from eprop.learning_signals._broadcast import Feedback as Feedback
+from eprop.learning_signals._broadcast import backward_weights as backward_weights
 from eprop.learning_signals._broadcast import broadcast_readout as broadcast_readout
 from eprop.learning_signals._error_module import ErrorModule as ErrorModule
 from eprop.learning_signals._firing_rate import firing_rate_loss as firing_rate_loss

@@ -48,8 +48,15 @@ def broadcast_readout(
     """
     if feedback == "symmetric":
         return z_bar @ weight
+    return _broadcast(z_bar, weight, backward_weights(weight, feedback_weights, feedback))
+
+
+def backward_weights(
+    weight: Float[Array, "neuron output"], feedback_weights: Float[Array, "neuron output"], feedback: Feedback
+) -> Float[Array, "neuron output"]:
+    """`B` of a kind of feedback (see `broadcast_readout`); a gradient goes into it where it adapts."""
+    if feedback == "adaptive":
+        return feedback_weights
     if feedback == "uniform":
-        feedback_weights = jnp.full_like(weight, weight.shape[1] ** -0.5)
-    if feedback != "adaptive":
-        feedback_weights = jax.lax.stop_gradient(feedback_weights)
-    return _broadcast(z_bar, weight, feedback_weights)
+        return jnp.full_like(weight, weight.shape[1] ** -0.5)
+    return jax.lax.stop_gradient(weight if feedback == "symmetric" else feedback_weights)

@@ -98,5 +98,20 @@ class Filtered(Neuron):
             return kappa * z_bar + c * z
         return jnp.where(phase == 0, kappa, 1.0) * z_bar + c / self.frame * z
 
+    def over_time(self, z: Float[Array, "time batch channel"]) -> Float[Array, "frame batch channel"]:
+        """`z_bar` of all frames, from rest: log2(frames) doublings, `z_bar_f += kappa^h z_bar_{f-h}`.
+
+        Linear in `z` and the same for all neurons, so that it may as well be taken of `z W_out`.
+        """
+        kappa = jnp.exp(-self.frame * self.dt / self.tau_out)
+        c = 1.0 - kappa if self.gain == "one-minus-kappa" else 1.0
+        z_bar = c * (z if self.frame == 1 else z.reshape(-1, self.frame, *z.shape[1:]).mean(1))
+        held = 1
+        while held < len(z_bar):
+            earlier = jnp.concatenate([jnp.zeros_like(z_bar[:held]), z_bar[:-held]])
+            z_bar = z_bar + jnp.exp(-held * self.frame * self.dt / self.tau_out) * earlier
+            held *= 2
+        return z_bar
+
     def observe(self, state):
         return self.neuron.observe(state.neuron)

@@ -26,6 +26,11 @@ class Rule(eqx.Module):
     """Whether a synthetic gradient stands for what follows a window's end."""
 
     @property
+    def broadcasts(self) -> bool:
+        """Whether all that a neuron learns from is the readout's error: the engine then forms the learning signals."""
+        return False
+
+    @property
     def trains(self) -> Literal["all", "inputs", "readout"]:
         """Which weights: all; all but the recurrent ones; the readout's alone."""
         return "all"

@@ -31,6 +31,10 @@ class EProp1(Rule):
         self.kind = cast(Feedback, feedback)
 
     @property
+    def broadcasts(self) -> bool:
+        return True
+
+    @property
     def feedback(self) -> Feedback:
         return self.kind
 

@@ -33,6 +33,10 @@ class Fixed(Rule):
         self.fixes = cast(Fixes, fixes)
 
     @property
+    def broadcasts(self) -> bool:
+        return self.fixes != "layers"
+
+    @property
     def trains(self) -> Literal["inputs", "readout"]:
         return "readout" if self.fixes == "layers" else "inputs"
 
