@@ -52,7 +52,7 @@ class SpeechFigure:
     """Groups of utterances of like length."""
     lstm_units: int = 64
     """LSTM units in each direction."""
-    lstm_iterations: int = 400
+    lstm_iterations: int = 600
     """Updates of the LSTM."""
     lsnn_neurons: int = 100
     """Spiking neurons in each direction, a quarter of them adaptive."""
