@@ -183,8 +183,7 @@ def adjoint(
         places = part[0] + jnp.arange(part[1])
         at = lambda t: [jax.lax.dynamic_index_in_dim(x, t, keepdims=False) for x in pullbacks.stored]  # noqa: E731
     first = jax.tree.map(lambda x: x[0], (pullbacks.stored, learning_signals))
-    shapes = jax.eval_shape(lambda stored, s: pullbacks.at(stored)((rows(s), last))[0], *first)
-    nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    nothing = zeros_of(lambda stored, s: pullbacks.at(stored)((rows(s), last))[0], *first)
 
     def back(carry, step):
         constants, later = carry
@@ -194,3 +193,8 @@ def adjoint(
 
     (constants, before), g = jax.lax.scan(back, (nothing, last), (places, learning_signals), reverse=True)
     return constants, before, g
+
+
+def zeros_of(function: Callable, *arguments: Any) -> PyTree:
+    """Zeros like the result of a call that is not made."""
+    return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(function, *arguments))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float, PyTree
 
-from eprop.eligibility._adjoint import Linearised, adjoint, run_linearised
+from eprop.eligibility._adjoint import Linearised, adjoint, run_linearised, zeros_of
 from eprop.eligibility._carry import advance_traces, contract_traces, zero_traces
 from eprop.eligibility._trajectory import (
     Carry,
@@ -155,8 +155,7 @@ def contract_run(
     _, k, n = synapses.w_in.shape
     chunk = _chunk(time, batch, k * n)
 
-    def one(carry, offset, length):
-        later, total = carry
+    def contract(later, offset, length):
         part = lambda x: jax.lax.dynamic_slice_in_dim(x, offset, length)  # noqa: E731
         here, of_weight = jax.tree.map(part, signals), None
         if broadcast is not None:
@@ -170,14 +169,16 @@ def contract_run(
         presynaptic = jnp.concatenate([part(inputs), z_prev], axis=-1).reshape(-1, n_in + n)
         weights, bias = [presynaptic.T @ g_q for g_q in g], [g_q.sum(0) for g_q in g]
         into_inputs = functools.reduce(jnp.add, [g_q @ synapses.w_in[:, q].T for q, g_q in enumerate(g)])
-        found = (constants, weights, bias, of_weight)
-        total = found if total is None else jax.tree.map(jnp.add, total, found)
-        return (before, total), into_inputs.reshape(length, batch, n_in)
+        return before, (constants, weights, bias, of_weight), into_inputs.reshape(length, batch, n_in)
 
-    nothing = jax.tree.map(jnp.zeros_like, traced(layer.last))
-    shapes = jax.eval_shape(lambda: one((nothing, None), jnp.asarray(0), chunk)[0][1])
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    (before, total), into_inputs = _in_chunks(one, (nothing, zeros), time, chunk)
+    def one(carry, offset, length):
+        later, total = carry
+        before, found, into_inputs = contract(later, offset, length)
+        return (before, jax.tree.map(jnp.add, total, found)), into_inputs
+
+    last = jax.tree.map(jnp.zeros_like, traced(layer.last))
+    nothing = zeros_of(lambda: contract(last, jnp.asarray(0), chunk)[1])
+    (before, total), into_inputs = _in_chunks(one, (last, nothing), time, chunk)
     constants, weights, bias, of_weight = total
     weights = jnp.stack(weights, axis=1)
     of_synapses = Synapses(weights[:n_in], weights[n_in:], jnp.stack(bias))
@@ -267,6 +268,5 @@ def total_learning_signals(
 
         return loss(jax.lax.scan(step, (carry.state, carry.z), (drive, perturbations))[1])
 
-    shapes = jax.eval_shape(lambda: unroll_exact(neuron, synapses, inputs, carry)[0])
-    nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    nothing = zeros_of(lambda: unroll_exact(neuron, synapses, inputs, carry)[0])
     return jax.value_and_grad(of_perturbation)(nothing)

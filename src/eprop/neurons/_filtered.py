@@ -92,26 +92,27 @@ class Filtered(Neuron):
         phase: Int[Array, "*shape"] | None = None,
     ) -> Array:
         """One step of the filter: the new `z_bar`."""
-        kappa = jnp.exp(-self.frame * self.dt / self.tau_out)
-        c = 1.0 - kappa if self.gain == "one-minus-kappa" else 1.0
+        kappa, c = self._factors()
         if phase is None:
             return kappa * z_bar + c * z
         return jnp.where(phase == 0, kappa, 1.0) * z_bar + c / self.frame * z
 
     def over_time(self, z: Float[Array, "time batch channel"]) -> Float[Array, "frame batch channel"]:
-        """`z_bar` of all frames, from rest: log2(frames) doublings, `z_bar_f += kappa^h z_bar_{f-h}`.
+        """`z_bar` of all frames, from rest: log2(frames) doublings, `z_bar_f += kappa^h z_bar_{f-h}`, h = 1, 2, 4, ...
 
         Linear in `z` and the same for all neurons, so that it may as well be taken of `z W_out`.
         """
-        kappa = jnp.exp(-self.frame * self.dt / self.tau_out)
-        c = 1.0 - kappa if self.gain == "one-minus-kappa" else 1.0
-        z_bar = c * (z if self.frame == 1 else z.reshape(-1, self.frame, *z.shape[1:]).mean(1))
-        held = 1
+        kappa, c = self._factors()
+        z_bar, held, decay = c * z.reshape(-1, self.frame, *z.shape[1:]).mean(1), 1, kappa
         while held < len(z_bar):
             earlier = jnp.concatenate([jnp.zeros_like(z_bar[:held]), z_bar[:-held]])
-            z_bar = z_bar + jnp.exp(-held * self.frame * self.dt / self.tau_out) * earlier
-            held *= 2
+            z_bar, held, decay = z_bar + decay * earlier, 2 * held, decay * decay
         return z_bar
+
+    def _factors(self) -> tuple[Array, Array | float]:
+        """`kappa`, of a frame, and `c`."""
+        kappa = jnp.exp(-self.frame * self.dt / self.tau_out)
+        return kappa, 1.0 - kappa if self.gain == "one-minus-kappa" else 1.0
 
     def observe(self, state):
         return self.neuron.observe(state.neuron)
