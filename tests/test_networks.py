@@ -225,6 +225,9 @@ REFUSED = {
     r"mask_rec: expected shape \(6, 6\), got \(5, 6\)": lambda: layer_of(LIF(), mask_rec=jnp.ones((5, 6), bool)),
     "trainable constant 'tau_x': LSTM has none": lambda: layer_of(LSTM(), trainable=("tau_x",)),
     "readout: expected 6 rows": lambda: Network((layer_of(LIF()),), readout_of(7)),
+    r"inputs: expected \[time, batch, 4\], got \(23, 2, 5\)": lambda: Network((layer_of(LIF()),), readout_of())(
+        jnp.ones((TIME, BATCH, 5)), EProp1()
+    ),
     "rule = 'magic': must be one of": lambda: make_rule("magic"),
     "feedback = 'telepathic': must be one of": lambda: make_rule("eprop1:telepathic"),
     "must be a whole number of steps": lambda: make_rule("truncated_bptt:soon"),

@@ -127,6 +127,11 @@ class Recurrent(eqx.Module):
 
         `lengths` are not needed here: a causal layer cannot see what follows a sample's end.
         """
+        n_in = self.w_in.shape[0]
+        require(
+            inputs.ndim == 3 and inputs.shape[-1] == n_in,
+            f"inputs: expected [time, batch, {n_in}], got {inputs.shape}",
+        )
         if readout is not None and rule.broadcasts:
             return self._run_and_read(inputs, rule, carry, readout)
         carry = self.start(inputs.shape[1]) if carry is None else carry
