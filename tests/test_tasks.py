@@ -15,7 +15,7 @@ GENERATORS = [
     (name, preset)
     for name, presets in TASKS.items()
     for preset, experiment in presets.items()
-    if name not in ("arrays", "speech") and not isinstance(experiment.task, StreamTask)  # their tests: test_streams.py
+    if name not in ("arrays", "speech") and not isinstance(experiment.task, StreamTask)  # see test_stream_tasks.py
 ]
 
 

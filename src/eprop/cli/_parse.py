@@ -58,13 +58,15 @@ def split_commas(arguments: list[str], name: str) -> list[str]:
     """The arguments, those that follow `--name` split at commas: lists may be written with commas or with spaces."""
     split, inside = [], False
     for argument in arguments:
-        flag, equals, values = argument.partition("=")
+        listed = argument
         if argument.startswith("-"):
+            flag, _, listed = argument.partition("=")
             inside = flag == f"--{name}"
-        if inside and equals:
-            split += [flag, *values.split(",")]
-        else:
-            split += argument.split(",") if inside else [argument]
+            split.append(flag if inside else argument)
+        elif not inside:
+            split.append(argument)
+        if inside:
+            split += [value.strip() for value in listed.split(",") if value.strip()]
     return split
 
 

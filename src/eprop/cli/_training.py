@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from eprop.cli._execute import execute, set_precision
-from eprop.cli._parse import choose, missing, parse, take_option, wants_help
+from eprop.cli._parse import choose, missing, parse, split_commas, take_option, wants_help
 from eprop.errors import require
 from eprop.settings import Experiment, NetworkSettings, OptimiserSettings, RuleSettings, RunSettings
 from eprop.tasks import TASKS
@@ -56,8 +56,8 @@ class CompareOptions(Generic[T]):
     network: NetworkSettings
     optimiser: OptimiserSettings
     task: T
-    rules: str = "bptt,eprop1:symmetric,eprop1:random,eprop1:adaptive"
-    """Rules to compare, separated by commas; with options, as eprop1:random or truncated_bptt:20."""
+    rules: tuple[str, ...] = ("bptt", "eprop1:symmetric", "eprop1:random", "eprop1:adaptive")
+    """Rules to compare, separated by commas or spaces; with options, as eprop1:random or truncated_bptt:20."""
     seeds: int = 3
     """Number of seeds, counted up from --seed; they run side by side."""
     tensorboard: bool = False
@@ -75,7 +75,7 @@ class GradientsOptions(Generic[T]):
     network: NetworkSettings
     optimiser: OptimiserSettings
     task: T
-    rules: str = "eprop1:symmetric,eprop1:random,eprop1:adaptive,eprop1:uniform"
+    rules: tuple[str, ...] = ("eprop1:symmetric", "eprop1:random", "eprop1:adaptive", "eprop1:uniform")
     """Rules whose gradients are held against BPTT's, at the weights that --rule has trained so far."""
     overwrite: bool = False
     """Replace the run that the folder holds."""
@@ -107,7 +107,6 @@ def train(arguments: list[str]) -> None:
 
 def compare(arguments: list[str]) -> None:
     from eprop.experiments import start_comparison
-    from eprop.settings import RuleSettings
     from eprop.training import make_learner
 
     chosen = _parse("compare", arguments, CompareOptions)
@@ -115,14 +114,10 @@ def compare(arguments: list[str]) -> None:
         return
     task, options, experiment = chosen
     _check(experiment)
-    rules = _listed(options.rules)
+    rules, seeds, out = options.rules, options.seeds, options.out
     for rule in rules:  # refuses what the task has no use for
         make_learner(dataclasses.replace(experiment, rule=RuleSettings(rule=rule)), [experiment.run.seed])
-    execute(
-        start_comparison(
-            task, experiment, rules, options.seeds, options.out, options.tensorboard, overwrite=options.overwrite
-        )
-    )
+    execute(start_comparison(task, experiment, rules, seeds, out, options.tensorboard, options.overwrite))
 
 
 def gradients(arguments: list[str]) -> None:
@@ -134,16 +129,12 @@ def gradients(arguments: list[str]) -> None:
         return
     task, options, experiment = chosen
     _check(experiment)
-    rules = _listed(options.rules)
+    rules = options.rules
     require(len(rules) >= 1, "rules: name at least one, as in --rules eprop1:symmetric,eprop1:random")
     for rule in rules:
         make_rule(rule)
-    config = {"command": "gradients", "task": task, "experiment": experiment_to_json(experiment), "rules": rules}
+    config = {"command": "gradients", "task": task, "experiment": experiment_to_json(experiment), "rules": list(rules)}
     execute(RunFolder.create(options.out, config, options.overwrite))
-
-
-def _listed(rules: str) -> list[str]:
-    return [rule.strip() for rule in rules.split(",") if rule.strip()]
 
 
 def _check(experiment: Experiment) -> None:
@@ -171,7 +162,7 @@ def _parse(command: str, arguments: list[str], options: Any) -> tuple[str, Any, 
     description += f"\n\nPreset: {preset} (--preset NAME, one of {', '.join(presets)}).\n\n{EXAMPLES[command]}"
     chosen = parse(
         options[type(default.task)],
-        rest,
+        split_commas(rest, "rules"),
         prog=f"eprop {command} {task}",
         description=description,
         default=options(out=missing(), **shown),

@@ -7,8 +7,8 @@ from typing import Any, Generic, TypeVar
 
 from rich.console import RenderableType
 
-from eprop.errors import InvalidSetting, require
-from eprop.training import RunFolder
+from eprop.errors import require
+from eprop.training import RunFolder, settings_from_json
 
 T = TypeVar("T")
 
@@ -44,21 +44,8 @@ def reproduction_of(folder: RunFolder) -> tuple[Reproduction, Any]:
     Raises:
         InvalidSetting: for a figure or a setting that this version does not know.
     """
-    name, values = folder.config["name"], folder.config["settings"]
+    name = folder.config["name"]
     require(name in REPRODUCTIONS, f"{folder.path}: unknown reproduction {name!r} (known: {', '.join(REPRODUCTIONS)})")
     reproduction = REPRODUCTIONS[name]
-    like = next(iter(reproduction.presets.values()))
-    try:
-        return reproduction, _settings_like(like, values)
-    except TypeError as error:
-        raise InvalidSetting(f"{folder.path}: settings of another version of eprop ({error})") from None
-
-
-def _settings_like(like: Any, values: dict[str, Any]) -> Any:
-    """A dataclass of the type of `like` from what JSON made of one: lists to tuples, dictionaries to dataclasses."""
-    made = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            value = _settings_like(getattr(like, name, None), value)
-        made[name] = tuple(value) if isinstance(value, list) else value
-    return type(like)(**made)
+    kind = type(next(iter(reproduction.presets.values())))
+    return reproduction, settings_from_json({"settings": kind}, folder.config, folder.path)["settings"]

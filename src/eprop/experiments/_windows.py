@@ -98,9 +98,7 @@ class WordsFigure(WindowsSettings):
     """Width of the embedding."""
 
     def experiments(self, default: Experiment) -> dict[str, Experiment]:
-        task = dataclasses.replace(
-            default.task, text=None if self.text is None else Path(self.text), vocabulary=self.vocabulary
-        )
+        task = dataclasses.replace(default.task, text=self.text, vocabulary=self.vocabulary)
         network = dataclasses.replace(default.network, embedding=self.embedding)
         return super().experiments(dataclasses.replace(default, task=task, network=network))
 

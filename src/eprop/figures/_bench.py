@@ -3,7 +3,7 @@
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator
 
 from eprop.bench import TITLES
 from eprop.figures._style import colour, new_figure, tidy
@@ -42,11 +42,9 @@ def bench_figure(bench: dict[str, Any], quantity: str) -> Figure:
         axes.set_xscale("log")
         axes.set_yscale("log")
         steps = sorted({entry["case"]["steps"] for entry in entries})
-        axes.set_xticks(steps, [str(s) for s in steps])
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xticks(steps)
         axes.minorticks_off()
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=20))
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.grid(axis="y", color="#EEEEEE", lw=0.8)
         tidy(axes, "steps T", "", f"{model.upper()}, {neurons} neurons, batch {batch}")
     for axes in grid[len(panels) :]:

@@ -15,6 +15,7 @@ def alignment_figure(folder: RunFolder) -> Figure:
     weights = list(lines[0]["alignment"][rules[0]])
     figure = new_figure(2.6 * len(weights) + 1, 5.0)
     panels = figure.subplots(2, len(weights), sharex=True, sharey="row", squeeze=False)
+    panels[1, 0].set_yscale("log")  # of the whole row
     for column, name in enumerate(weights):
         for i, rule in enumerate(rules):
             pairs = np.array([line["alignment"][rule][name] for line in lines])
@@ -25,7 +26,6 @@ def alignment_figure(folder: RunFolder) -> Figure:
             tidy(panels[row, column], "iteration" if row else "", "", "" if row else name)
     panels[0, 0].set_ylabel("cosine with BPTT")
     panels[1, 0].set_ylabel("norm / norm of BPTT")
-    panels[1, 0].set_yscale("log")
     panels[0, 0].axhline(0, color=FAINT, lw=0.8, zorder=0)
     panels[0, -1].legend(fontsize=8, frameon=False)
     return figure

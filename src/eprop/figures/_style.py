@@ -6,6 +6,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#000000")
 """Okabe and Ito's colours, told apart by colour-blind readers too."""
@@ -22,13 +23,21 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def tidy(axes: Axes, xlabel: str = "", ylabel: str = "", title: str = "") -> None:
-    """Labels, and no frame where nothing is read."""
+    """Labels, plain numbers on logarithmic axes, and no frame where nothing is read."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
     if title:
         axes.set_title(title, loc="left", fontsize=10)
-    axes.tick_params(labelsize=8)
+    axes.tick_params(which="both", labelsize=8)
+    for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+        if axis.get_scale() == "log":
+            axis.set_major_formatter(_plain)
+            axis.set_minor_formatter(_plain if high < 10 * low else NullFormatter())
+
+
+def _plain(value: float, _: int | None) -> str:
+    return f"{value:g}"
 
 
 def save(figure: Figure, path: Path) -> Path:

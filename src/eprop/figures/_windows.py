@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from matplotlib.ticker import MaxNLocator, ScalarFormatter
+from matplotlib.ticker import MaxNLocator
 
 from eprop.experiments import WindowsSettings, reproduction_of, rule_path
 from eprop.figures._run import columns, plot_spread
@@ -31,9 +31,6 @@ def _draw_rules(folder: RunFolder, settings: WindowsSettings, ylabel: str, title
         final.set_xlim(left=0)
     else:
         curves.set_yscale("log")
-        curves.yaxis.set_major_formatter(ScalarFormatter())
-        curves.yaxis.set_minor_formatter(ScalarFormatter())
-        curves.tick_params(which="minor", labelsize=8)
     curves.set_xlim(left=0)
     curves.legend(fontsize=8, frameon=False)
     final.set_yticks(range(len(settings.labels)), [label.replace("_", " ") for label in settings.labels], fontsize=8)

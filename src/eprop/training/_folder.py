@@ -7,7 +7,7 @@ import platform
 import shutil
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import orbax.checkpoint as ocp
 
@@ -173,19 +173,22 @@ def settings_from_json(parts: dict[str, type], config: dict[str, Any], path: Pat
         InvalidSetting: for settings that this version does not know.
     """
     try:
-        return {name: kind(**_as_fields(kind, config[name])) for name, kind in parts.items()}
+        return {name: _from_json(kind, config[name]) for name, kind in parts.items()}
     except (KeyError, TypeError) as error:
         raise InvalidSetting(f"{path}: settings of another version of eprop ({error})") from None
 
 
-def _as_fields(kind: type, values: dict[str, Any]) -> dict[str, Any]:
-    """JSON's lists back to tuples, and paths back to paths."""
-    types = {f.name: f.type for f in dataclasses.fields(kind)}
+def _from_json(kind: type, values: dict[str, Any]) -> Any:
+    """A dataclass from what JSON made of it: lists to tuples, paths to paths, dictionaries to dataclasses."""
+    types = get_type_hints(kind)
     made = {}
     for name, value in values.items():
-        if isinstance(value, list):
+        field = types.get(name)
+        if isinstance(value, dict) and dataclasses.is_dataclass(field):
+            value = _from_json(field, value)
+        elif isinstance(value, list):
             value = tuple(value)
-        elif value is not None and "Path" in str(types.get(name)):
+        elif value is not None and Path in (field, *get_args(field)):
             value = Path(value)
         made[name] = value
-    return made
+    return kind(**made)
