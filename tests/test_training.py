@@ -84,6 +84,17 @@ def test_all_rules_start_from_the_same_weights_and_see_the_same_data():
     assert jax.tree.all(same)
 
 
+def test_adaptive_feedback_starts_on_a_scale_of_its_own():
+    def weights(rule):
+        experiment = small(rule)
+        network = dataclasses.replace(experiment.network, feedback_scale=1.0, adaptive_feedback_scale=0.25)
+        return Learner(dataclasses.replace(experiment, network=network), [3]).init().arrays.readout
+
+    random, adaptive = weights("eprop1:random"), weights("eprop1:adaptive")
+    assert jnp.array_equal(adaptive.feedback_weights, 0.25 * random.feedback_weights)
+    assert jnp.array_equal(adaptive.weight, random.weight)
+
+
 def test_seeds_side_by_side_equal_seeds_alone(tmp_path):
     together, _ = run(tmp_path / "together", small(), seeds=[0, 5])
     for i, seed in enumerate((0, 5)):

@@ -71,7 +71,9 @@ class NetworkSettings:
     readout_scale: float | None = None
     """Standard deviation of initial readout weights; None: 1/sqrt(neurons)."""
     feedback_scale: float | None = None
-    """Standard deviation of initial feedback weights; None: 1/sqrt(neurons)."""
+    """Standard deviation of initial feedback weights; None: 1/sqrt(neurons that are read)."""
+    adaptive_feedback_scale: float | None = None
+    """The same, where feedback is adaptive; None: as feedback-scale."""
     synthesiser_hidden: tuple[int, ...] = ()
     """Hidden units of the synthetic-gradient module (e-prop 3), a number a layer; none: it is linear."""
     precision: Literal["float32", "float64"] = "float32"
@@ -82,6 +84,7 @@ class NetworkSettings:
         require_positive(
             tau_out=self.tau_out, embedding=self.embedding, gamma=self.gamma, weight_scale=self.weight_scale
         )
+        require_positive(feedback_scale=self.feedback_scale, adaptive_feedback_scale=self.adaptive_feedback_scale)
         require(self.n_refractory >= 1, f"n_refractory = {self.n_refractory}: must be at least 1 (1 means none)")
         require(
             all(h >= 1 for h in self.synthesiser_hidden),

@@ -54,6 +54,8 @@ class SpeechFigure:
     """LSTM units in each direction."""
     lstm_iterations: int = 600
     """Updates of the LSTM."""
+    lstm_feedback_scale: float = 0.03
+    """Standard deviation of the LSTM's initial feedback weights, random and adaptive (the authors': 1, 0.16)."""
     lsnn_neurons: int = 100
     """Spiking neurons in each direction, a quarter of them adaptive."""
     lsnn_iterations: int = 300
@@ -78,11 +80,11 @@ class SpeechFigure:
         published = {"lstm": LSTM, "lsnn": LSNN}[neuron]
         size = {"lstm": self.lstm_units, "lsnn": self.lsnn_neurons}[neuron]
         iterations = {"lstm": self.lstm_iterations, "lsnn": self.lsnn_iterations}[neuron]
-        network = dataclasses.replace(published.network, neurons=size)
-        if neuron == "lsnn":
-            network = dataclasses.replace(
-                network, steps_per_frame=self.steps_per_frame, tau_out=3.0 * self.steps_per_frame
-            )
+        if neuron == "lstm":
+            own: dict[str, Any] = dict(feedback_scale=self.lstm_feedback_scale, adaptive_feedback_scale=None)
+        else:
+            own = dict(steps_per_frame=self.steps_per_frame, tau_out=3.0 * self.steps_per_frame)
+        network = dataclasses.replace(published.network, neurons=size, **own)
         return dataclasses.replace(
             published,
             task=Speech(data=data, buckets=self.buckets),

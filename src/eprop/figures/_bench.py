@@ -41,12 +41,12 @@ def bench_figure(bench: dict[str, Any], quantity: str) -> Figure:
                 shown.setdefault(TITLES[path], line)
         axes.set_xscale("log")
         axes.set_yscale("log")
+        tidy(axes, "steps T", "", f"{model.upper()}, {neurons} neurons, batch {batch}")
         steps = sorted({entry["case"]["steps"] for entry in entries})
         axes.set_xticks(steps)
         axes.minorticks_off()
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=20))
         axes.grid(axis="y", color="#EEEEEE", lw=0.8)
-        tidy(axes, "steps T", "", f"{model.upper()}, {neurons} neurons, batch {batch}")
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
     for axes in grid[::across]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#000000")
 """Okabe and Ito's colours, told apart by colour-blind readers too."""
@@ -32,12 +32,10 @@ def tidy(axes: Axes, xlabel: str = "", ylabel: str = "", title: str = "") -> Non
     axes.tick_params(which="both", labelsize=8)
     for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
         if axis.get_scale() == "log":
-            axis.set_major_formatter(_plain)
-            axis.set_minor_formatter(_plain if high < 10 * low else NullFormatter())
-
-
-def _plain(value: float, _: int | None) -> str:
-    return f"{value:g}"
+            if 10 * low <= high < 1000 * low:
+                axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter("{x:g}" if high < 10 * low else NullFormatter())
 
 
 def save(figure: Figure, path: Path) -> Path:

@@ -79,9 +79,10 @@ class Forecaster:
         self._windows = max(1, CALL_ROWS // settings.window)
         self._dtype = np.dtype(network.precision)
         n_in, n_out = len(self._inputs), len(self._targets)
-        built = build_network(network, n_in, n_out, jax.random.key(settings.seed))
+        rule = make_rule(settings.rule)
+        built = build_network(network, n_in, n_out, jax.random.key(settings.seed), feedback=rule.feedback)
         self._learner = OnlineLearner(
-            make_rule(settings.rule),
+            rule,
             build_optimiser(optimiser),
             squared_error,
             delay=settings.horizon,

@@ -261,7 +261,15 @@ def edit_distance(
 
 LSTM = Experiment(
     task=Speech(),
-    network=NetworkSettings(neuron="lstm", neurons=200, bidirectional=True, tau_out=None, bias=True),
+    network=NetworkSettings(
+        neuron="lstm",
+        neurons=200,
+        bidirectional=True,
+        tau_out=None,
+        bias=True,
+        feedback_scale=1.0,
+        adaptive_feedback_scale=39**-0.5,  # 1/sqrt(outputs)
+    ),
     optimiser=OptimiserSettings(
         learning_rate=0.01,
         adam_epsilon=1e-5,
@@ -287,6 +295,8 @@ LSNN = Experiment(
         n_refractory=2,
         adaptation_masked=False,
         steps_per_frame=5,
+        feedback_scale=1.0,
+        adaptive_feedback_scale=61**-0.5,
     ),
     optimiser=OptimiserSettings(
         learning_rate=0.01,

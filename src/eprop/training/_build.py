@@ -8,6 +8,7 @@ import optax
 from jaxtyping import PRNGKeyArray
 
 from eprop.errors import require
+from eprop.learning_signals import Feedback
 from eprop.networks import Bidirectional, Embedding, Network, Readout, Recurrent
 from eprop.neurons import ALIF, GRU, LIF, LSTM, SURROGATES, Filtered, Neuron, Rate
 from eprop.settings import NetworkSettings, OptimiserSettings
@@ -48,9 +49,20 @@ def build_neuron(settings: NetworkSettings, dt: float = 1.0) -> Neuron:
     return Filtered(neuron, tau_out=s.tau_out, gain=s.readout_gain, dt=dt, frame=s.steps_per_frame)
 
 
-def build_network(settings: NetworkSettings, n_in: int, n_out: int, key: PRNGKeyArray, dt: float = 1.0) -> Network:
-    """A network with random initial weights; the same key gives the same weights whatever the rule."""
+def build_network(
+    settings: NetworkSettings,
+    n_in: int,
+    n_out: int,
+    key: PRNGKeyArray,
+    dt: float = 1.0,
+    feedback: Feedback = "symmetric",
+) -> Network:
+    """A network with random initial weights; the same key gives the same weights whatever the rule.
+
+    Adaptive feedback weights may have a scale of their own (`adaptive_feedback_scale`).
+    """
     s = settings
+    own = feedback == "adaptive" and s.adaptive_feedback_scale is not None
     neuron = build_neuron(s, dt)
     dtype = jnp.dtype(s.precision)
     key_readout, *keys = jax.random.split(key, 1 + s.layers)
@@ -84,7 +96,7 @@ def build_network(settings: NetworkSettings, n_in: int, n_out: int, key: PRNGKey
         read,
         n_out,
         key=key_readout,
-        feedback_scale=s.feedback_scale,
+        feedback_scale=s.adaptive_feedback_scale if own else s.feedback_scale,
         weight_scale=s.readout_scale,
         dtype=dtype,
     )

@@ -184,7 +184,7 @@ def _from_json(kind: type, values: dict[str, Any]) -> Any:
     made = {}
     for name, value in values.items():
         field = types.get(name)
-        if isinstance(value, dict) and dataclasses.is_dataclass(field):
+        if isinstance(field, type) and dataclasses.is_dataclass(field):
             value = _from_json(field, value)
         elif isinstance(value, list):
             value = tuple(value)

@@ -127,7 +127,8 @@ class Learner(Described):
         return time // window
 
     def _network(self, key: PRNGKeyArray) -> Network:
-        return build_network(self.experiment.network, self.task.n_in, self.task.n_out, stream(key, WEIGHTS))
+        settings, key = self.experiment.network, stream(key, WEIGHTS)
+        return build_network(settings, self.task.n_in, self.task.n_out, key, feedback=self.rule.feedback)
 
     def network(self, state: TrainState, seed: int = 0) -> Network:
         """The network of one seed (its place in `seeds`)."""
