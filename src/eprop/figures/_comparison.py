@@ -38,7 +38,7 @@ def comparison_figure(folder: RunFolder, comparison: dict[str, Any]) -> Figure:
     seeds = len(comparison["seeds"])
     spread = f", mean and range over {seeds} seeds" if seeds > 1 else ""
     tidy(curves, "iteration", metric, f"{comparison['task']}, {comparison['neuron']}{spread}")
-    _final(final, rows, f"final {metric} ({better(task.lower_is_better)})")
+    plot_final(final, rows, f"final {metric} ({better(task.lower_is_better)})")
     if regression:
         panels = np.atleast_1d(bottom.subplots(len(rows), 1, sharex=True))
         for i, (axes, sample) in enumerate(zip(panels, samples, strict=True)):
@@ -48,7 +48,7 @@ def comparison_figure(folder: RunFolder, comparison: dict[str, Any]) -> Figure:
     return figure
 
 
-def _final(axes: Axes, rows: list[dict[str, Any]], label: str) -> None:
+def plot_final(axes: Axes, rows: list[dict[str, Any]], label: str) -> None:
     """Each seed a point, their mean a bar."""
     for i, row in enumerate(rows):
         axes.barh(i, row["mean"], color=colour(i), alpha=0.35, height=0.6)

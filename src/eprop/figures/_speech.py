@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from eprop.experiments import Timed, Transcript, confusion, rule_folder, transcribe_test_utterance
+from eprop.figures._comparison import plot_final
 from eprop.figures._run import columns, plot_spread
 from eprop.figures._style import INK, PALETTE, colour, new_figure, save, tidy
 from eprop.training import RunFolder, load_run, read_json
@@ -131,23 +132,14 @@ def errors_figure(folder: RunFolder, rows: list[dict[str, Any]], kinds: list[str
         for i, (row, rule) in enumerate(zip(of_kind, comparison.config["rules"], strict=True)):
             iterations, values = columns(rule_folder(comparison, rule).metrics(), "metric")
             plot_spread(curves, iterations, values, row["rule"], colour(i))
-            final.barh(i, row["mean"], color=colour(i), alpha=0.35, height=0.6)
-            offsets = np.linspace(-0.18, 0.18, len(row["values"])) if len(row["values"]) > 1 else [0.0]
-            final.scatter(row["values"], i + np.asarray(offsets), color=colour(i), s=14, zorder=3)
             final.text(max(row["values"]), i, f"   {row['mean']:.3f}", va="center", fontsize=8, color=INK)
         curves.set_yscale("log")
-        tidy(
-            curves,
-            "iteration",
-            "frame error, development set",
-            f"{kind}: mean and range over {of_kind[0]['seeds']} seeds",
-        )
-        final.set_yticks(range(len(of_kind)), [row["rule"] for row in of_kind])
+        title = f"{kind}: mean and range over {of_kind[0]['seeds']} seeds"
+        tidy(curves, "iteration", "frame error, development set", title)
+        plot_final(final, of_kind, "frame error, test set (lower is better)")
         for i, name in enumerate(final.get_yticklabels()):  # they are the curves' legend too
             name.set(color=colour(i), weight="bold")
-        final.invert_yaxis()
         final.set_xlim(0, 1.15 * max(max(row["values"]) for row in of_kind))
         bptt = next(row["mean"] for row in of_kind if row["rule"] == "bptt")
         final.axvline(bptt, color=INK, lw=0.8, ls=":")
-        tidy(final, "frame error, test set (lower is better)")
     return figure
