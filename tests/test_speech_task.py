@@ -247,7 +247,7 @@ def test_reproduce_speech_ends_with_table_and_pictures_and_can_be_resumed(spoken
     out = tmp_path / "r"
     run("reproduce", "speech", "--data", spoken, *tiny, "--out", out)
     said = capsys.readouterr().out
-    assert "over BPTT" in said and "lsnn" in said and "s/s" in said
+    assert "÷ BPTT" in said and "lsnn" in said and "s/s" in said
     rows = json.loads((out / "speech.json").read_text())["rows"]
     assert [(row["neuron"], row["rule"]) for row in rows] == [("lstm", "bptt"), ("lsnn", "bptt")]
     assert all(len(row["values"]) == 2 and row["speed"] > 0 and row["over_bptt"] == 1 for row in rows)

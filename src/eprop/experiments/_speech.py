@@ -188,7 +188,7 @@ def speech_table(rows: list[dict[str, Any]]) -> Table:
     """The table the reproduction ends with."""
     seeds = rows[0]["seeds"]
     table = Table(title=f"frame error on the test set (lower is better), {seeds} seed(s)")
-    for column in ("network", "rule", "mean", "std", "over BPTT", "trained, s/s"):
+    for column in ("network", "rule", "mean", "std", "÷ BPTT", "trained, s/s"):
         table.add_column(column, justify="left" if column in ("network", "rule") else "right")
     for row in rows:
         cells = (f"{row['mean']:.4f}", f"{row['std']:.4f}", f"{row['over_bptt']:.2f}", f"{row['speed']:.0f}")
