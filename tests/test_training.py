@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from eprop.errors import InvalidSetting, RunFailed
+from eprop.experiments import REPRODUCTIONS, reproduction_of, start_reproduction
 from eprop.settings import Experiment, NetworkSettings, OptimiserSettings, RuleSettings, RunSettings
 from eprop.tasks import TASKS, PatternGeneration
 from eprop.training import (
@@ -287,3 +288,9 @@ def test_eprop1_learns_the_tutorial_pattern(feedback):
         state, _ = learner.update(state, learner.data, jnp.asarray(i))
     metric, _ = learner.evaluate(state, learner.data, jnp.asarray(0))
     assert np.asarray(metric).mean() < 0.75
+
+
+@pytest.mark.parametrize("name", ["one-shot-arm", "words", "speech"])
+def test_settings_of_a_reproduction_survive_its_configuration_file(tmp_path, name):
+    for preset, settings in REPRODUCTIONS[name].presets.items():
+        assert reproduction_of(start_reproduction(name, settings, tmp_path / preset))[1] == settings
