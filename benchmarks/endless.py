@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from eprop import LSTM, EProp1, Network, OnlineLearner, Readout, Recurrent
+from eprop import LSTM, EProp1, Network, Learner, Readout, Recurrent
 from eprop.memory import peak_resident_bytes
 
 CALL, LATE = 250, 3
@@ -31,7 +31,7 @@ def squared(y, target, mask):
 def main(steps: int) -> None:
     key, random = jax.random.key(0), np.random.default_rng(0)
     network = Network((Recurrent(LSTM(), 1, 64, key=key, bias=True),), Readout(64, 1, key=key))
-    learner = OnlineLearner(EProp1(), optax.adam(1e-3), squared, delay=LATE)
+    learner = Learner(EProp1(), optax.adam(1e-3), squared, delay=LATE)
     state, start = learner.init(network), time.monotonic()
     past, error, known = np.zeros((2 * LATE, 1, 1), np.float32), 0.0, jnp.ones((CALL, 1))
     for step in range(CALL, steps + 1, CALL):

@@ -12,20 +12,17 @@ import pytest
 from eprop import ALIF, BPTT, LIF, LSTM, make_rule, trainable
 from eprop.eligibility import (
     Synapses,
-    dense_traces,
-    dense_zero_traces,
-    eligibility_step,
+    dense_vectors,
     record,
     split_presynaptic,
+    stepwise,
     stepwise_gradient,
     total_learning_signals,
     unroll,
-    unroll_exact,
-    windowed_gradient,
     with_traces,
 )
-from eprop.eligibility._adjoint import linearised_step
-from eprop.neurons import readout_output, recurrent_output
+from eprop.eligibility import _pullbacks as pullbacks
+from eprop.neurons import readout_output, recurrent_output, traced
 from models import BATCH, MODELS, N_IN, SMOOTH, TIME, N, check_alive, difference, inputs, make, targets
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -97,64 +94,104 @@ def independent_network(network, x, target, cut):
     return jax.grad(loss)(chosen, rest)
 
 
-# 1. windowed(K) = whole = stepwise
+# 1. windows of any length = whole = stepwise
+
+
+def windowed_gradient(layer, x, signals, lengths=None):
+    """`sum_t L e` over constants and synapses by the engine, window after window; the last carry."""
+    synapses = layer.synapses()
+    constants, rest = eqx.partition(layer.neuron, eqx.is_inexact_array)
+    carry, t, total = layer.start(x.shape[1]), 0, None
+    lengths = (x.shape[0],) if lengths is None else lengths
+    if len(lengths) > 1:
+        carry = with_traces(layer.neuron, synapses, carry)
+
+    @jax.jit
+    def one(x, carry, signals):
+        of = lambda c, s: unroll(eqx.combine(c, rest), s, x, carry)  # noqa: E731
+        (outputs, _, carry), pullback = jax.vjp(of, constants, synapses)
+        silent = jax.tree.map(jnp.zeros_like, carry)
+        silent = jax.tree.map(lambda x: np.zeros(x.shape, jax.dtypes.float0) if x.dtype == jnp.int32 else x, silent)
+        return pullback((signals, None, silent)), carry
+
+    for length in lengths:
+        part = slice(t, t + length)
+        found, carry = one(x[part], carry, jax.tree.map(lambda s, part=part: s[part], signals))
+        total = found if total is None else jax.tree.map(jnp.add, total, found)
+        t += length
+    return total, carry
 
 
 @every_model
 def test_windows_of_any_length_equal_the_stepwise_reference(name):
-    layer, _, trajectory, signals = recorded(name)
-    for window in (1, 2, 7, TIME - 1, TIME + 9, None):
-        found = windowed_gradient(layer.neuron, trajectory, signals, window)
-        assert difference(found, reference(name)) < EXACT, window
+    layer, _, _, signals = recorded(name)
+    synapses, constants = reference(name)
+    expected = constants, split_presynaptic(synapses, layer.synapses())
+    for lengths in ((TIME,), (1,) * 5 + (2, 7, 9), (TIME - 1, 1)):
+        assert difference(windowed_gradient(layer, inputs(), signals, lengths)[0], expected) < EXACT, lengths
 
 
 @every_model
 def test_float32_agrees_to_its_rounding(name):
-    layer, _, trajectory, signals = recorded(name, jnp.float32)
-    expected = reference(name, jnp.float32)
-    for window in (1, 7, None):
-        assert difference(windowed_gradient(layer.neuron, trajectory, signals, window), expected) < 1e-4
+    layer, _, _, signals = recorded(name, jnp.float32)
+    synapses, constants = reference(name, jnp.float32)
+    expected = constants, split_presynaptic(synapses, layer.synapses())
+    for lengths in (None, (7, 16)):
+        found, _ = windowed_gradient(layer, inputs(dtype=jnp.float32), signals, lengths)
+        assert difference(found, expected) < 1e-4
 
 
 @every_model
-def test_unrolling_over_windows_with_a_carry_equals_the_stepwise_reference(name):
-    layer, outputs, trajectory, signals = recorded(name)
-    neuron, synapses, x = layer.neuron, layer.synapses(), inputs()
-    constants, rest = eqx.partition(neuron, eqx.is_inexact_array)
-    expected = reference(name)
-    total = expected.constants, Synapses(*split_presynaptic(expected.synapses, N_IN))
+@pytest.mark.parametrize("recurrence", ["cut", "kept"])
+@pytest.mark.parametrize("carried", [False, True], ids=["alone", "carried"])
+def test_the_unroll_is_its_stepwise_twin_in_all_that_it_returns(name, recurrence, carried):
+    """Outputs, readout, carried vectors; gradients over constants, synapses, inputs, first state, `z`, `W_out`, `B`."""
+    layer = make(name).layers[0]
+    synapses, start = layer.synapses(), layer.start(BATCH)
+    constants, rest = eqx.partition(layer.neuron, eqx.is_inexact_array)
+    keys = jax.random.split(jax.random.key(7), 2)
+    read = tuple(jax.random.normal(key, (N, 2), jnp.float64) for key in keys)
+    wave = lambda x, k=1.0: jnp.sum(jnp.cos(k * jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape) * x)  # noqa: E731
 
-    def pair(constants, synapses, x, carry, signal):
-        outputs, carry = unroll(eqx.combine(constants, rest), synapses, x, carry)
-        products = jax.tree.map(lambda s, o: jnp.sum(s * o), signal, outputs)
-        return sum(jax.tree.leaves(products)), (outputs, carry)
+    def window_of(engine):
+        def loss(constants, synapses, x, floating, z, read, carry):
+            carry = carry._replace(state=eqx.combine(floating, carry.state), z=z)
+            arguments = (eqx.combine(constants, rest), synapses, x, carry)
+            outputs, y, last = engine(*arguments, recurrence=recurrence, read=read)
+            waves = [wave(leaf, 1.0 + i) for i, leaf in enumerate(jax.tree.leaves((outputs, traced(last.state), last.z)))]
+            return sum(waves) + jnp.sum(y**2), (outputs, y, last)
 
-    step = jax.jit(jax.grad(pair, argnums=(0, 1), has_aux=True))
-    vectors = stepwise_vectors(neuron, trajectory)
-    for lengths in ((1, 7, 15), (1,) * TIME):
-        carry, t, summed = with_traces(neuron, synapses, layer.start(BATCH)), 0, jax.tree.map(jnp.zeros_like, total)
-        for length in lengths:
-            part = slice(t, t + length)
-            cut = jax.tree.map(lambda s, part=part: s[part], signals)
-            found, (shown, carry) = step(constants, synapses, x[part], carry, cut)
-            assert difference(shown, jax.tree.map(lambda o, part=part: o[part], outputs)) < EXACT
-            summed = jax.tree.map(jnp.add, summed, found)
-            t += length
-        assert difference(summed, total) < EXACT, lengths
-        assert difference(dense_traces(neuron, carry.traces, N), vectors.synapses) < EXACT, lengths
-        if jax.tree.leaves(vectors.constants):
-            assert difference(carry.traces.constants, vectors.constants) < EXACT, lengths
+        return jax.jit(jax.grad(loss, argnums=tuple(range(6)), has_aux=True))
+
+    fast, slow = window_of(unroll), window_of(stepwise.unroll)
+    carries = start, start
+    if carried:
+        dense = stepwise.dense_zero_traces(layer.neuron, start.state, synapses.presynaptic)
+        carries = with_traces(layer.neuron, synapses, start), start._replace(traces=dense)
+    t = 0
+    for length in (7, 1) if carried else (TIME,):
+        x = inputs()[t : t + length]
+        results = [
+            of(constants, synapses, x, traced(carry.state), carry.z, read, carry)
+            for of, carry in zip((fast, slow), carries, strict=True)
+        ]
+        (found, (*shown, carry)), (expected, (*expected_shown, expected_carry)) = results
+        assert float(jnp.abs(expected[1].w_in).max()) > 0
+        assert difference((found, shown), (expected, expected_shown)) < EXACT
+        assert difference((carry.state, carry.z), (expected_carry.state, expected_carry.z)) < EXACT
+        if carried:
+            assert difference(dense_vectors(layer.neuron, carry.traces, N), expected_carry.traces.synapses) < EXACT
+        carries, t = (carry, expected_carry), t + length
 
 
-def stepwise_vectors(neuron, trajectory):
-    vectors = dense_zero_traces(neuron, trajectory.state, trajectory.presynaptic.shape[-1])
-
-    def step(carry, inputs):
-        state, vectors, _ = eligibility_step(neuron, *carry, *inputs)
-        return (state, vectors), None
-
-    steps = (trajectory.presynaptic, trajectory.currents, trajectory.z_prev)
-    return jax.lax.scan(step, (trajectory.state, vectors), steps)[0][1]
+@pytest.mark.parametrize("name", ["lif", "alif", "lstm", "user's"])
+def test_pullbacks_computed_again_are_the_stored_ones(name, monkeypatch):
+    """Where a program of JAX cannot be taken apart, the plain way gives the same numbers."""
+    network, x, target = make(name), inputs(), targets()
+    expected = {rule: gradient(network, rule, x, target) for rule in ("eprop1", "bptt")}
+    monkeypatch.setattr(pullbacks, "CUTS", False)
+    for rule, stored in expected.items():
+        assert difference(gradient(network, rule, x, target), stored) < EXACT
 
 
 # 2. e-prop = autodiff of the network with recurrent signals detached
@@ -169,13 +206,14 @@ def test_eprop_is_autodiff_with_recurrent_signals_detached(name):
 
 
 @pytest.mark.parametrize("name", ["lif", "alif", "lstm"])
+@pytest.mark.parametrize("rule", ["eprop1:symmetric", "bptt"])
 @pytest.mark.parametrize("steps", [1, 3])
-def test_the_backward_pass_in_chunks_is_the_same_whatever_their_length(name, steps, monkeypatch):
+def test_the_backward_pass_in_chunks_is_the_same_whatever_their_length(name, rule, steps, monkeypatch):
     network, x, target = make(name), inputs(), targets()
     assert TIME % 3 and TIME > 6  # several whole chunks, and a rest
     monkeypatch.setattr("eprop.eligibility._unroll._chunk", lambda time, batch, columns: steps)
-    expected = independent_network(network, x, target, cut=True)
-    assert difference(gradient(network, "eprop1:symmetric", x, target), expected) < EXACT
+    expected = independent_network(network, x, target, cut=rule != "bptt")
+    assert difference(gradient(network, rule, x, target), expected) < EXACT
 
 
 # 3. with the total derivative as learning signal: BPTT = RTRL
@@ -203,17 +241,16 @@ def test_traces_times_total_learning_signals_are_bptt(name):
         return loss_of(readout_output(outputs) @ network.readout.weight, recurrent_output(outputs), target)
 
     def bptt(constants, synapses):
-        return loss(unroll_exact(eqx.combine(constants, rest), synapses, x, start)[0])
+        return loss(unroll(eqx.combine(constants, rest), synapses, x, start, recurrence="kept")[0])
 
     expected = jax.grad(bptt, argnums=(0, 1))(constants, synapses)
     value, signals = total_learning_signals(neuron, synapses, x, start, loss)
     assert float(value) == pytest.approx(float(bptt(constants, synapses)), rel=1e-12)
     outputs, trajectory = record(neuron, synapses, x, start)
     check_alive(recurrent_output(outputs), expected)
-    for engine in (windowed_gradient, stepwise_gradient):
-        found = engine(neuron, trajectory, signals)
-        pieces = Synapses(*split_presynaptic(found.synapses, N_IN))
-        assert difference((found.constants, pieces), expected) < EXACT
+    assert difference(windowed_gradient(layer, x, signals)[0], expected) < EXACT
+    weights, of_constants = stepwise_gradient(neuron, trajectory, signals)
+    assert difference((of_constants, split_presynaptic(weights, synapses)), expected) < EXACT
 
 
 @pytest.mark.parametrize("name", SMOOTH)
@@ -262,7 +299,7 @@ def test_at_one_step_every_rule_is_bptt_for_every_parameter(name):
     assert {q for q, a in enumerate(alive) if a == 0} == silent  # a forget gate has nothing to forget at t = 1
     assert float(jnp.abs(expected.readout.weight).max()) > 0 or "lif" in name
     assert float(jnp.abs(expected.readout.bias).max()) > 0
-    for rule in ("eprop1:symmetric", "rtrl", "truncated_bptt:1"):
+    for rule in ("eprop1:symmetric", "rtrl", "truncated_bptt:1", "eligibility_only:1", "synthetic_gradients:1", "eprop3:1"):
         assert difference(gradient(network, rule, x, target), expected) < EXACT, rule
 
 
@@ -271,10 +308,10 @@ def test_at_one_step_every_rule_is_bptt_for_every_parameter(name):
 
 @every_model
 def test_the_gradient_is_linear_in_the_learning_signal(name):
-    layer, _, trajectory, one = recorded(name)
+    layer, _, _, one = recorded(name)
     other = jax.tree.map(lambda s: jnp.cos(3.0 * s), one)
     mix = jax.tree.map(lambda a, b: 2.0 * a - 0.5 * b, one, other)
-    of = lambda s: windowed_gradient(layer.neuron, trajectory, s)  # noqa: E731
+    of = lambda s: windowed_gradient(layer, inputs(), s)[0]  # noqa: E731
     expected = jax.tree.map(lambda a, b: 2.0 * a - 0.5 * b, of(one), of(other))
     assert difference(of(mix), expected) < EXACT
 
@@ -285,9 +322,9 @@ def test_what_follows_a_learning_signal_does_not_matter(name):
     t = 11
 
     def up_to_t(x):
-        outputs, trajectory = record(layer.neuron, layer.synapses(), x, layer.start(BATCH))
+        outputs, _ = record(layer.neuron, layer.synapses(), x, layer.start(BATCH))
         signals = jax.tree.map(lambda o: jnp.ones_like(o).at[t + 1 :].set(0.0), outputs)
-        return windowed_gradient(layer.neuron, trajectory, signals, 5)
+        return windowed_gradient(layer, x, signals, (5, 5, 5, 8))[0]
 
     assert difference(up_to_t(x.at[t + 1 :].add(1.0)), up_to_t(x)) < EXACT
 
@@ -331,6 +368,6 @@ def test_neurons_can_be_renumbered(name):
 def test_a_step_stores_few_arrays_and_no_constants(name, arrays):
     neuron = {"lif": LIF(n_refractory=5), "alif": ALIF(n_refractory=5), "lstm": LSTM()}[name]
     state, z = neuron.init((2, 3)), jnp.zeros((2, 3))
-    step, _ = linearised_step(neuron, state, z, neuron.num_currents)
+    step, _ = pullbacks.linearised_step(neuron, state, z, neuron.num_currents)
     stored = step(state, jnp.ones((2, neuron.num_currents, 3)), z)[2]
     assert [x.shape for x in stored] == arrays * [(2, 3)]

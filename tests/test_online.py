@@ -16,7 +16,7 @@ from eprop import (
     Filtered,
     InvalidSetting,
     Network,
-    OnlineLearner,
+    Learner,
     Readout,
     Recurrent,
     trainable,
@@ -35,7 +35,7 @@ def squared(y, target, mask):
 
 def frozen(rule=None, **settings):
     """A learner that adds gradients up and never changes a weight."""
-    return OnlineLearner(EProp1() if rule is None else rule, optax.sgd(1.0), squared, update_every=None, **settings)
+    return Learner(EProp1() if rule is None else rule, optax.sgd(1.0), squared, update_every=None, **settings)
 
 
 def whole_gradient(network, x, target, mask, rule):
@@ -98,7 +98,7 @@ def test_updates_come_each_window_each_n_windows_or_on_demand(getkey):
     ones = jnp.ones(x.shape[:2])
 
     def weights_after(update_every, windows):
-        learner = OnlineLearner(EProp1(), optax.sgd(0.1), squared, update_every=update_every)
+        learner = Learner(EProp1(), optax.sgd(0.1), squared, update_every=update_every)
         state, _, _ = fed(learner, make("lstm"), x, target, ones, windows)
         return learner, state
 
@@ -118,7 +118,7 @@ def test_updates_come_each_window_each_n_windows_or_on_demand(getkey):
 
 def test_adaptive_feedback_decays_and_learns_with_the_readout():
     network, x, target = make("alif"), inputs(), targets()
-    learner = OnlineLearner(EProp1("adaptive"), optax.sgd(0.01), squared, kolen_pollack=0.3)
+    learner = Learner(EProp1("adaptive"), optax.sgd(0.01), squared, kolen_pollack=0.3)
     state = learner.init(network, BATCH)
     gap = lambda n: float(jnp.abs(n.readout.weight - n.readout.feedback_weights).max())  # noqa: E731
     before = gap(state.network)
@@ -148,7 +148,7 @@ def test_running_rates_and_their_regularisation():
 
 def test_the_state_is_saved_and_restored_as_a_pytree(tmp_path):
     network, x, target = make("alif"), inputs(), targets()
-    learner = OnlineLearner(EProp1("random"), optax.adam(0.01), squared)
+    learner = Learner(EProp1("random"), optax.adam(0.01), squared)
     state, _, _ = learner.step(learner.init(network, BATCH), x[:9], target[:9])
     eqx.tree_serialise_leaves(tmp_path / "state.eqx", state)
     straight, y, _ = learner.step(state, x[9:], target[9:])
@@ -166,7 +166,7 @@ def test_a_window_length_is_compiled_once(getkey):
         traces.append(y.shape[0])
         return squared(y, target, mask)
 
-    learner = OnlineLearner(EProp1(), optax.adam(1e-3), counted)
+    learner = Learner(EProp1(), optax.adam(1e-3), counted)
     state = learner.init(network, BATCH)
     for _ in range(5):
         for length in (4, 1):
@@ -185,7 +185,7 @@ def test_what_cannot_stream_is_refused():
     with pytest.raises(InvalidSetting, match="delay = -1"):
         frozen(delay=-1)
     with pytest.raises(InvalidSetting, match="update_every = 0"):
-        OnlineLearner(EProp1(), optax.sgd(1.0), squared, update_every=0)
+        Learner(EProp1(), optax.sgd(1.0), squared, update_every=0)
     learner, network = frozen(delay=3), make("lstm")
     state, _, _ = learner.step(learner.init(network, BATCH), inputs(4), targets(4))
     with pytest.raises(InvalidSetting, match="windows of one length, got one of 3"):
@@ -198,7 +198,7 @@ def test_what_cannot_stream_is_refused():
 def test_two_layers_learn_from_a_stream():
     key = jax.random.key(1)
     layers = (Recurrent(Filtered(ALIF(), 20.0), 3, 8, key=key), Recurrent(Filtered(LSTM(), 5.0), 8, 8, key=key))
-    learner = OnlineLearner(EProp1(), optax.adam(0.01), squared)
+    learner = Learner(EProp1(), optax.adam(0.01), squared)
     state = learner.init(Network(layers, Readout(8, 1, key=key)))
     x = 2.0 * jax.random.normal(jax.random.key(2), (20, 1, 3), jnp.float32)
     losses = []

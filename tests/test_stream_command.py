@@ -15,7 +15,7 @@ import numpy as np
 import optax
 import pytest
 
-from eprop import EProp1, OnlineLearner, trainable
+from eprop import EProp1, Learner, trainable
 from eprop.cli import main
 from eprop.memory import resident_bytes
 from eprop.settings import NetworkSettings, OptimiserSettings
@@ -359,7 +359,7 @@ def test_twenty_thousand_steps_in_constant_memory_with_one_compilation():
         traces.append(y.shape)
         return 0.5 * jnp.sum(mask[..., None] * (y - target) ** 2)
 
-    learner = OnlineLearner(EProp1(), optax.adam(1e-3), loss, delay=2)
+    learner = Learner(EProp1(), optax.adam(1e-3), loss, delay=2)
     state, random = None, np.random.default_rng(0)
     for block in range(20):
         x = jnp.asarray(random.normal(size=(1000, 1, 3)), jnp.float32)

@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
 from eprop.errors import require, require_positive
-from eprop.learning_signals import Feedback
 from eprop.rules import Rule, make_rule
 
 NeuronName = Literal["lif", "alif", "lsnn", "lstm", "gru", "rate"]
@@ -156,10 +155,11 @@ class RuleSettings:
     rule: str = "eprop1"
     """Learning rule: bptt, truncated_bptt, rtrl, eprop1, the window rules synthetic_gradients, eligibility_only
     and eprop3, or the control fixed (recurrent weights stay); also with its option: eprop1:random, eprop3:4."""
-    feedback: Feedback = "symmetric"
-    """Where e-prop 1's feedback weights come from. uniform is a control."""
-    window: int = 50
-    """Steps a window, for truncated_bptt and e-prop 3's family, where the rule's name does not say."""
+    feedback: str | None = None
+    """Where e-prop 1's feedback weights come from, where the rule's name does not say: symmetric (None is the same),
+    random, adaptive, or uniform, a control."""
+    window: int | None = None
+    """Steps a window, for truncated_bptt and e-prop 3's family, where the rule's name does not say; None: 50."""
 
     def __post_init__(self) -> None:
         self.make()

@@ -3,16 +3,15 @@
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
 from eprop.bench._problem import Problem, squared_error
-from eprop.eligibility import Synapses, record, split_presynaptic, stepwise_gradient, unroll_exact
-from eprop.networks import Network, Recurrent, trainable
-from eprop.online import OnlineLearner, suggested_window
+from eprop.eligibility import stepwise
+from eprop.learner import Learner, suggested_window
+from eprop.networks import Network, Recurrent, value_and_grad
 from eprop.rules import BPTT, EProp1, Rule
 
 GradientKind = Literal["bptt", "eprop"]
@@ -27,30 +26,19 @@ class Path(NamedTuple):
 
 
 class Stepwise(Rule):
-    """e-prop 1 by the paper's recursion, synapse by synapse and step by step (`stepwise_gradient`).
+    """e-prop 1 by the paper's recursion, synapse by synapse and step by step (`stepwise.unroll`).
 
-    Approximation: that of e-prop 1. No gradient goes into the inputs.
+    Approximation: that of e-prop 1.
     """
 
     name: ClassVar[str] = "stepwise"
 
-    def unroll(self, neuron, synapses, inputs, carry):
-        @jax.custom_vjp
-        def layer(synapses, inputs):
-            return unroll_exact(neuron, synapses, inputs, carry)[0]
+    @property
+    def label(self) -> str:
+        return self.name
 
-        def forward(synapses, inputs):
-            outputs, trajectory = record(neuron, synapses, inputs, carry)
-            return outputs, (trajectory, inputs)
-
-        def backward(kept, signals):
-            trajectory, inputs = kept
-            gradient = stepwise_gradient(neuron, trajectory, signals).synapses
-            w_in, w_rec, bias = split_presynaptic(gradient, inputs.shape[-1])
-            return Synapses(w_in, w_rec, None if synapses.bias is None else bias), jnp.zeros_like(inputs)
-
-        layer.defvjp(forward, backward)
-        return layer(synapses, inputs), carry
+    def run(self, neuron, synapses, inputs, carry, read=None, future=None):
+        return stepwise.unroll(neuron, synapses, inputs, carry, recurrence="cut", read=read)
 
 
 def loss_of(network: Network, rule: Rule, inputs: Array, targets: Array) -> Array:
@@ -94,17 +82,13 @@ def product_operands(problem: Problem) -> tuple[Array, Array]:
 
 def gradient_under(rule: Rule) -> Callable[..., tuple[Array, Network]]:
     """Loss and gradient of the whole sequence, by `jax.grad` under a rule."""
-
-    def gradient(network: Network, inputs: Array, targets: Array) -> tuple[Array, Network]:
-        chosen, rest = eqx.partition(network, trainable(network, rule))
-        return jax.value_and_grad(lambda c: loss_of(eqx.combine(c, rest), rule, inputs, targets))(chosen)
-
-    return gradient
+    loss = lambda network, inputs, targets: loss_of(network, rule, inputs, targets)  # noqa: E731
+    return value_and_grad(loss, rule)
 
 
-def learner() -> OnlineLearner:
+def learner() -> Learner:
     """The streaming learner with frozen weights: the gradient adds up, no optimiser runs."""
-    return OnlineLearner(EProp1(), optax.identity(), squared_error, update_every=None)
+    return Learner(EProp1(), optax.identity(), squared_error, update_every=None)
 
 
 def streaming(window: int) -> Callable[..., tuple[Array, Network]]:

@@ -93,21 +93,21 @@ def tasks(arguments: list[str]) -> None:
 
 
 def train(arguments: list[str]) -> None:
-    from eprop.training import RunFolder, experiment_to_json, make_learner
+    from eprop.training import RunFolder, experiment_to_json, make_trainer
 
     chosen = _parse("train", arguments, TrainOptions)
     if chosen is None:
         return
     task, options, experiment = chosen
     _check(experiment)
-    make_learner(experiment, [experiment.run.seed])  # refuses a rule and settings that the task has no use for
+    make_trainer(experiment, [experiment.run.seed])  # refuses a rule and settings that the task has no use for
     config = {"command": "train", "task": task, "experiment": experiment_to_json(experiment)}
     execute(RunFolder.create(options.out, config | {"tensorboard": options.tensorboard}, options.overwrite))
 
 
 def compare(arguments: list[str]) -> None:
     from eprop.experiments import start_comparison
-    from eprop.training import make_learner
+    from eprop.training import make_trainer
 
     chosen = _parse("compare", arguments, CompareOptions)
     if chosen is None:
@@ -116,7 +116,7 @@ def compare(arguments: list[str]) -> None:
     _check(experiment)
     rules, seeds, out = options.rules, options.seeds, options.out
     for rule in rules:  # refuses what the task has no use for
-        make_learner(dataclasses.replace(experiment, rule=RuleSettings(rule=rule)), [experiment.run.seed])
+        make_trainer(dataclasses.replace(experiment, rule=RuleSettings(rule=rule)), [experiment.run.seed])
     execute(start_comparison(task, experiment, rules, seeds, out, options.tensorboard, options.overwrite))
 
 

@@ -7,12 +7,11 @@ its cell. Where a component decays by itself, at the same rate in every neuron (
 the same for all postsynaptic neurons: `eps_ji = x_bar_i`, one number a presynaptic neuron, not a synapse.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Jaxpr, Literal
 from jaxtyping import Array, Float
 
 from eprop.neurons import Neuron, traced
@@ -78,10 +77,10 @@ def _step(model: Neuron, n: int, arguments, dtype) -> list[Array]:
     return jax.tree.leaves(traced(model.step(state, tuple(arguments[n:]), jnp.zeros((1, 1), dtype))[0]))
 
 
-def _dependences(jaxpr: Jaxpr) -> list[set[int]]:
+def _dependences(jaxpr: Any) -> list[set[int]]:
     """For each result, the arguments that it may depend on."""
-    sources = {variable: {i} for i, variable in enumerate(jaxpr.invars)}
-    of = lambda v: set() if isinstance(v, Literal) else sources.get(v, set())  # noqa: E731
+    sources = {variable: {i} for i, variable in enumerate(jaxpr.invars)}  # a literal (it has `val`) depends on nothing
+    of = lambda v: set() if hasattr(v, "val") else sources.get(v, set())  # noqa: E731
     for equation in jaxpr.eqns:
         found = set().union(*(of(v) for v in equation.invars))
         sources.update(dict.fromkeys(equation.outvars, found))

@@ -11,7 +11,7 @@ from rich.table import Table
 from eprop.networks import Network
 from eprop.rules import BPTT, Rule, make_rule
 from eprop.settings import Experiment
-from eprop.training import Learner, RunFolder, TrainState, experiment_from_json, stream, train
+from eprop.training import RunFolder, SequenceTrainer, TrainState, experiment_from_json, purpose_key, train
 
 
 class Alignment:
@@ -23,23 +23,23 @@ class Alignment:
 
     def __init__(self, experiment: Experiment, seed: int, rules: Sequence[str]) -> None:
         self.rules: list[Rule] = [make_rule(name) for name in rules]
-        self._learners = [Learner(experiment, [seed], rule) for rule in (BPTT(), *self.rules)]
+        self._trainers = [SequenceTrainer(experiment, [seed], rule) for rule in (BPTT(), *self.rules)]
         self._size = experiment.run.batch
         self._measure = jax.jit(self._all)
 
     def _all(self, network: Network, data: Any, key: Array) -> list[dict[str, tuple[Array, Array]]]:
-        task = self._learners[0].task
+        task = self._trainers[0].task
         batch = task.sample(data, key, self._size)
-        gradients = [named_weights(learner.gradient(network, batch)[1]) for learner in self._learners]
+        gradients = [named_weights(trainer.gradient(network, batch)[1]) for trainer in self._trainers]
         exact, others = gradients[0], gradients[1:]
         return [{name: alignment(g[name], exact[name]) for name in exact} for g in others]
 
-    def __call__(self, learner: Learner, state: TrainState, iteration: int) -> dict[str, Any]:
+    def __call__(self, trainer: SequenceTrainer, state: TrainState, iteration: int) -> dict[str, Any]:
         """The observer that `train` calls: an entry `alignment` for the line of metrics."""
-        data = learner.part(iteration)
-        data = data if learner.task.shared_data else jax.tree.map(lambda x: x[0], data)
-        key = stream(learner.keys[0], EVALUATION_OF_GRADIENTS, iteration)
-        measured = self._measure(learner.network(state), data, key)
+        data = trainer.part(iteration)
+        data = data if trainer.task.shared_data else jax.tree.map(lambda x: x[0], data)
+        key = purpose_key(trainer.keys[0], EVALUATION_OF_GRADIENTS, iteration)
+        measured = self._measure(trainer.network(state), data, key)
         return {
             "alignment": {
                 rule.label: {name: [float(c), float(r)] for name, (c, r) in by_weight.items()}

@@ -17,10 +17,10 @@ from eprop.tasks import Arm, Sinusoids
 from eprop.training import (
     Learnt,
     OneShotExperiment,
-    OneShotLearner,
+    OneShotTrainer,
     RunFolder,
+    purpose_key,
     restore_newest,
-    stream,
     train,
     write_json,
 )
@@ -63,23 +63,23 @@ class OneShotSinusoids(OneShotReproduction):
 
 def run_one_shot(folder: RunFolder, settings: OneShotReproduction) -> Table:
     """Train e-prop 2 and e-prop 1's own weights, or go on with it; compare one update of each; write `results.json`."""
-    learner = OneShotLearner(settings)
-    learnt = _trained(folder, "eprop2", learner)
-    rows = [_mean_movement(learner, settings)]
-    keys = task_keys(learner, COMPARED, settings.compared_tasks)
-    before, after = _errors(learner, learnt, keys)
+    trainer = OneShotTrainer(settings)
+    learnt = _trained(folder, "eprop2", trainer)
+    rows = [_mean_movement(trainer, settings)]
+    keys = task_keys(trainer, COMPARED, settings.compared_tasks)
+    before, after = _errors(trainer, learnt, keys)
     rows += [_row("no update", before), _row("e-prop 2, one update", after, float(jnp.exp(learnt.log_learning_rate)))]
     for signal, name in (("random", "e-prop 1 (random feedback)"), ("bptt", "BPTT")):
-        other, tuned = _with_best_step(learner, learnt, signal)
+        other, tuned = _with_best_step(trainer, learnt, signal)
         _, after = _errors(other, tuned, keys)
         rows.append(_row(f"{name}, one update from the same weights", after, float(jnp.exp(tuned.log_learning_rate))))
     if settings.baseline_iterations != 0:
-        own, tuned = _own_eprop1(folder, settings, learner)
+        own, tuned = _own_eprop1(folder, settings, trainer)
         before, after = _errors(own, tuned, keys)
         rows.append(_row("no update, weights trained for e-prop 1", before))
         name = "e-prop 1 (random feedback), one update from weights trained for it"
         rows.append(_row(name, after, float(jnp.exp(tuned.log_learning_rate))))
-    results = {"metric": learner.task.metric_name, "tasks": settings.compared_tasks, "rows": rows}
+    results = {"metric": trainer.task.metric_name, "tasks": settings.compared_tasks, "rows": rows}
     write_json(folder.path / "results.json", results)
     return one_shot_table(results)
 
@@ -97,12 +97,12 @@ def one_shot_table(results: dict[str, Any]) -> Table:
     return table
 
 
-def task_keys(learner: OneShotLearner, which: int, tasks: int) -> PRNGKeyArray:
+def task_keys(trainer: OneShotTrainer, which: int, tasks: int) -> PRNGKeyArray:
     """Keys of so many held-out tasks, for one purpose."""
-    return jax.random.split(stream(learner.key, which), tasks)
+    return jax.random.split(purpose_key(trainer.key, which), tasks)
 
 
-def load_learnt(folder: RunFolder, learner: OneShotLearner) -> Learnt:
+def load_learnt(folder: RunFolder, trainer: OneShotTrainer) -> Learnt:
     """What a run's newest checkpoint holds.
 
     Raises:
@@ -110,10 +110,10 @@ def load_learnt(folder: RunFolder, learner: OneShotLearner) -> Learnt:
     """
     checkpoints = folder.checkpoints()
     try:
-        newest = restore_newest(checkpoints, learner.init())
+        newest = restore_newest(checkpoints, trainer.init())
         if newest is None:
             raise InvalidSetting(f"{folder.path}: has no checkpoint yet")
-        return learner.learnt(newest[0])
+        return trainer.learnt(newest[0])
     finally:
         checkpoints.close()
 
@@ -126,18 +126,18 @@ def part_folder(folder: RunFolder, name: str, experiment: OneShotExperiment | No
     return RunFolder.create(path, {"command": "part", "settings": dataclasses.asdict(experiment)})
 
 
-def _trained(folder: RunFolder, name: str, learner: OneShotLearner) -> Learnt:
-    run = part_folder(folder, name, learner.experiment)
-    train(learner.experiment, run, task=folder.config["name"], learner=learner)
-    return load_learnt(run, learner)
+def _trained(folder: RunFolder, name: str, trainer: OneShotTrainer) -> Learnt:
+    run = part_folder(folder, name, trainer.experiment)
+    train(trainer.experiment, run, task=folder.config["name"], trainer=trainer)
+    return load_learnt(run, trainer)
 
 
 def _own_eprop1(
-    folder: RunFolder, settings: OneShotReproduction, learner: OneShotLearner
-) -> tuple[OneShotLearner, Learnt]:
+    folder: RunFolder, settings: OneShotReproduction, trainer: OneShotTrainer
+) -> tuple[OneShotTrainer, Learnt]:
     """e-prop 1 with initial weights and step size trained for it, from the best step size of untrained weights."""
-    initial = learner.learnt(learner.init())
-    tuned = _with_best_step(learner, initial, "random")[1]
+    initial = trainer.learnt(trainer.init())
+    tuned = _with_best_step(trainer, initial, "random")[1]
     one_shot = dataclasses.replace(
         settings.one_shot,
         learning_signal="random",
@@ -146,26 +146,26 @@ def _own_eprop1(
     )
     iterations = settings.baseline_iterations or settings.run.iterations
     run = dataclasses.replace(settings.run, iterations=iterations)
-    own = OneShotLearner(dataclasses.replace(settings, one_shot=one_shot, run=run))
+    own = OneShotTrainer(dataclasses.replace(settings, one_shot=one_shot, run=run))
     return _with_best_step(own, _trained(folder, "eprop1-random", own), "random")
 
 
-def _errors(learner: OneShotLearner, learnt: Learnt, keys: PRNGKeyArray) -> tuple[np.ndarray, np.ndarray]:
+def _errors(trainer: OneShotTrainer, learnt: Learnt, keys: PRNGKeyArray) -> tuple[np.ndarray, np.ndarray]:
     """Each task's error before and after the update."""
-    size = _at_once(learner)
-    pieces = [learner.compare(learnt, keys[i : i + size]) for i in range(0, len(keys), size)]
+    size = _at_once(trainer)
+    pieces = [trainer.compare(learnt, keys[i : i + size]) for i in range(0, len(keys), size)]
     before, after = (np.concatenate([np.asarray(piece[i], float) for piece in pieces]) for i in (0, 1))
     return before, after
 
 
-def _with_best_step(learner: OneShotLearner, learnt: Learnt, signal: str) -> tuple[OneShotLearner, Learnt]:
+def _with_best_step(trainer: OneShotTrainer, learnt: Learnt, signal: str) -> tuple[OneShotTrainer, Learnt]:
     """The same weights taught by another signal, with the step size that does best on tasks of its own."""
-    other = learner
-    if signal != learner.settings.learning_signal:
-        one_shot = dataclasses.replace(learner.settings, learning_signal=signal)
-        other = OneShotLearner(dataclasses.replace(learner.experiment, one_shot=one_shot))
+    other = trainer
+    if signal != trainer.settings.learning_signal:
+        one_shot = dataclasses.replace(trainer.settings, learning_signal=signal)
+        other = OneShotTrainer(dataclasses.replace(trainer.experiment, one_shot=one_shot))
     learnt = Learnt(learnt.network, None, learnt.log_learning_rate)
-    keys = task_keys(learner, SEARCH, _at_once(learner))
+    keys = task_keys(trainer, SEARCH, _at_once(trainer))
     gradient = jax.jit(other.first_gradient)(learnt, keys)
     norms = jnp.sqrt(sum(jnp.sum(g**2, axis=range(1, g.ndim)) for g in jax.tree.leaves(gradient)))
     unit = optax.tree.norm(learnt.layer.synapses()) / norms.mean()  # weights would change by their size
@@ -175,17 +175,17 @@ def _with_best_step(learner: OneShotLearner, learnt: Learnt, signal: str) -> tup
     return other, Learnt(learnt.network, None, best)
 
 
-def _at_once(learner: OneShotLearner) -> int:
+def _at_once(trainer: OneShotTrainer) -> int:
     """Tasks evaluated at once."""
-    return learner.experiment.run.evaluation_batch or learner.experiment.run.batch
+    return trainer.experiment.run.evaluation_batch or trainer.experiment.run.batch
 
 
-def _mean_movement(learner: OneShotLearner, settings: OneShotReproduction) -> dict[str, Any]:
+def _mean_movement(trainer: OneShotTrainer, settings: OneShotReproduction) -> dict[str, Any]:
     """What it costs to answer every task with the mean movement of others."""
-    family = learner.task
+    family = trainer.task
     draw = jax.jit(jax.vmap(lambda key: family.target(family.sample_task(jax.random.fold_in(key, 0)))))
-    mean = draw(task_keys(learner, PREDICTED, 4096)).mean(0)
-    errors = ((draw(task_keys(learner, COMPARED, settings.compared_tasks)) - mean[None]) ** 2).mean((1, 2))
+    mean = draw(task_keys(trainer, PREDICTED, 4096)).mean(0)
+    errors = ((draw(task_keys(trainer, COMPARED, settings.compared_tasks)) - mean[None]) ** 2).mean((1, 2))
     return _row("mean movement of 4096 other tasks", np.asarray(errors, float))
 
 

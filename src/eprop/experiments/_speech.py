@@ -17,7 +17,7 @@ from eprop.settings import Experiment, RuleSettings
 from eprop.speech import Synthesis, synthesise
 from eprop.tasks import Speech
 from eprop.tasks._speech import LSNN, LSTM
-from eprop.training import Learner, LoadedRun, RunFolder, read_json, write_json
+from eprop.training import LoadedRun, RunFolder, SequenceTrainer, read_json, write_json
 
 RULES = (
     "bptt",
@@ -166,21 +166,21 @@ def measure_speeds(experiment: Experiment, rules: tuple[str, ...], rounds: int =
     median over the rounds, compilation apart. The batch is the first iteration's; padding is not counted as speech.
     """
     settings = [dataclasses.replace(experiment, rule=RuleSettings(rule=rule)) for rule in rules]
-    learners = [Learner(each, [experiment.run.seed]) for each in settings]
-    states = [learner.init() for learner in learners]
-    data = learners[0].part(0)
+    trainers = [SequenceTrainer(each, [experiment.run.seed]) for each in settings]
+    states = [trainer.init() for trainer in trainers]
+    data = trainers[0].part(0)
     lengths = data.train[0].lengths
     seconds = 0.01 * float(lengths.mean()) * experiment.run.batch
     times = np.zeros((rounds + 1, len(rules)))
     for i in range(rounds + 1):
-        for k, learner in enumerate(learners):
+        for k, trainer in enumerate(trainers):
             start = time.perf_counter()
-            states[k], loss = learner.update(states[k], data, jnp.asarray(i))
+            states[k], loss = trainer.update(states[k], data, jnp.asarray(i))
             loss.block_until_ready()
             times[i, k] = time.perf_counter() - start
     return {
-        learner.rule.label: seconds / float(median)
-        for learner, median in zip(learners, np.median(times[1:], 0), strict=True)
+        trainer.rule.label: seconds / float(median)
+        for trainer, median in zip(trainers, np.median(times[1:], 0), strict=True)
     }
 
 
@@ -198,11 +198,11 @@ def speech_table(rows: list[dict[str, Any]]) -> Table:
 
 def confusion(run: LoadedRun) -> np.ndarray:
     """How many of the test set's frames of each phone (row) are taken for each phone (column), first seed."""
-    learner, network, n = run.learner, run.network, run.learner.task.n_out
-    heard = jax.jit(lambda batch: learner.forward(network, batch).y.argmax(-1))
+    trainer, network, n = run.trainer, run.network, run.trainer.task.n_out
+    heard = jax.jit(lambda batch: trainer.forward(network, batch).y.argmax(-1))
     size = run.experiment.run.evaluation_batch or run.experiment.run.batch
     counts = np.zeros((n, n), int)
-    for batch in learner.task.final(learner.data, learner.keys[0], size):
+    for batch in trainer.task.final(trainer.data, trainer.keys[0], size):
         mask = np.asarray(batch.mask)
         np.add.at(counts, (np.asarray(batch.targets)[mask], np.asarray(heard(batch))[mask]), 1)
     return counts

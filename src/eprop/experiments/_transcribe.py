@@ -93,8 +93,8 @@ def transcribe(
     require(rate == facts["rate"], f"{path}: has {rate} samples a second; the network was trained at {facts['rate']}")
     features = features_of(signal, rate, run.experiment.task.features)
     normal = ((features - np.array(facts["mean"])) / np.array(facts["std"])).astype(run.experiment.network.precision)
-    network = run.learner.network(run.state, seed)
-    result = eqx.filter_jit(network)(jnp.asarray(normal)[:, None], run.learner.rule)
+    network = run.trainer.network(run.state, seed)
+    result = eqx.filter_jit(network)(jnp.asarray(normal)[:, None], run.trainer.rule)
     phones = (*facts["phones"], "") if run.experiment.task.objective == "ctc" else tuple(facts["phones"])
     probabilities = np.asarray(jax.nn.softmax(result.y[:, 0]))
     layer = network.layers[-1]
@@ -103,7 +103,7 @@ def transcribe(
         seconds=len(signal) / rate,
         bands=features_of(signal, rate, "fbank")[:, 1:41],
         z=np.asarray(result.z[-1][:, 0]),
-        spiking=run.learner.spiking,
+        spiking=run.trainer.spiking,
         forward=layer.forward.size if isinstance(layer, Bidirectional) else layer.size,
         probabilities=probabilities,
         phones=phones,

@@ -55,7 +55,7 @@ def draw(folder: RunFolder) -> list[Path]:
 
 def _draw_run(folder: RunFolder) -> list[Path]:
     run = load_run(folder.path)
-    figures = {"learning": learning_figure(folder, run.learner.spiking)} if folder.metrics() else {}
+    figures = {"learning": learning_figure(folder, run.trainer.spiking)} if folder.metrics() else {}
     if folder.config["command"] == "gradients" and folder.metrics():
         figures["alignment"] = alignment_figure(folder)
     task = run.experiment.task

@@ -17,13 +17,13 @@ from eprop.experiments import reproduction_of
 from eprop.experiments._one_shot import COMPARED, load_learnt, part_folder, task_keys
 from eprop.figures._style import FAINT, INK, TARGET, colour, new_figure, save, tidy
 from eprop.tasks import Arm
-from eprop.training import Lesson, OneShotLearner, RunFolder, read_json
+from eprop.training import Lesson, OneShotTrainer, RunFolder, read_json
 
 
 class Shown(NamedTuple):
     """One held-out task's lesson, as arrays."""
 
-    learner: OneShotLearner
+    trainer: OneShotTrainer
     lesson: Lesson  # of this task alone
     change: np.ndarray  # of recurrent weights, [presynaptic, postsynaptic]
     time: np.ndarray  # ms
@@ -31,38 +31,38 @@ class Shown(NamedTuple):
 
 def draw_one_shot(folder: RunFolder) -> list[Path]:
     """Draw what the folder holds so far, and return the paths."""
-    learner = OneShotLearner(reproduction_of(folder)[1])
+    trainer = OneShotTrainer(reproduction_of(folder)[1])
     written = []
     runs = [RunFolder(path) for name in ("eprop2", "eprop1-random") if (path := folder.path / name).is_dir()]
     if runs and runs[0].metrics():
         written.append(save(learning_figure(runs), folder.figures / "learning.png"))
     if runs and any((runs[0].path / "checkpoints").glob("[0-9]*")):
-        shown = typical_lesson(learner, part_folder(folder, "eprop2"))
+        shown = typical_lesson(trainer, part_folder(folder, "eprop2"))
         written.append(save(lesson_figure(shown), folder.figures / "lesson.png"))
-        if isinstance(learner.task, Arm):
-            written.append(animate_arm(shown, learner.task, folder.figures / "arm.gif"))
+        if isinstance(trainer.task, Arm):
+            written.append(animate_arm(shown, trainer.task, folder.figures / "arm.gif"))
     if (folder.path / "results.json").is_file():
         results = read_json(folder.path / "results.json")
         written.append(save(rows_figure(results), folder.figures / "comparison.png"))
     return written
 
 
-def typical_lesson(learner: OneShotLearner, folder: RunFolder) -> Shown:
+def typical_lesson(trainer: OneShotTrainer, folder: RunFolder) -> Shown:
     """The lesson with the median error after the update, of 25 held-out tasks."""
-    learnt = load_learnt(folder, learner)
-    keys = task_keys(learner, COMPARED, 25)
-    after = np.asarray(learner.compare(learnt, keys)[1])
+    learnt = load_learnt(folder, trainer)
+    keys = task_keys(trainer, COMPARED, 25)
+    after = np.asarray(trainer.compare(learnt, keys)[1])
     key = keys[np.argsort(after)[len(after) // 2]][None]
-    change = -jnp.exp(learnt.log_learning_rate) * eqx.filter_jit(learner.first_gradient)(learnt, key).w_rec[0]
+    change = -jnp.exp(learnt.log_learning_rate) * eqx.filter_jit(trainer.first_gradient)(learnt, key).w_rec[0]
     connected = learnt.layer.connected().w_rec
-    lesson = eqx.filter_jit(learner.lesson)(learnt, key)
-    time = np.arange(learner.task.steps) * learner.task.dt
-    return Shown(learner, lesson, np.asarray((change * connected)[:, 0]), time)
+    lesson = eqx.filter_jit(trainer.lesson)(learnt, key)
+    time = np.arange(trainer.task.steps) * trainer.task.dt
+    return Shown(trainer, lesson, np.asarray((change * connected)[:, 0]), time)
 
 
 def lesson_figure(shown: Shown) -> Figure:
     """Rasters, learning signals, weight change and movements, in the training trial (left) and the test trial."""
-    family, lesson, time = shown.learner.task, shown.lesson, shown.time
+    family, lesson, time = shown.trainer.task, shown.lesson, shown.time
     coordinates = family.n_coordinates
     plane = coordinates == 2
     heights = [0.5, 1.3, 1.3, 1.3] + [0.9] * coordinates + [2.4] * plane
@@ -71,7 +71,7 @@ def lesson_figure(shown: Shown) -> Figure:
     target = np.asarray(family.target(jax.tree.map(lambda x: x[0], lesson.tasks)))
     for column, (title, trial) in enumerate((("training trial", 0), ("test trial, after one update", -1))):
         panels = axes[:, column]
-        _raster(panels[0], time, np.asarray(shown.learner.clock[:, 0]), "clock" * (not column), title)
+        _raster(panels[0], time, np.asarray(shown.trainer.clock[:, 0]), "clock" * (not column), title)
         _raster(panels[1], time, np.asarray(lesson.z[trial][:, 0]), "network" * (not column))
         produced = np.asarray(family.produced(lesson.y[trial][:, 0]))
         _movement(panels[4:], time, target, produced, plane, show_names=not column)

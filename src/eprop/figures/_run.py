@@ -52,7 +52,7 @@ def activity_figure(run: LoadedRun, sample: Sample) -> Figure:
     z = np.asarray(sample.result.z[-1][:, 0])
     _activity(axes[1], z, _adaptive(run, z.shape[1]))
     tidy(axes[1], "", "neuron")
-    _membranes(axes[2], sample, z, run.learner.spiking)
+    _membranes(axes[2], sample, z, run.trainer.spiking)
     _outputs(axes[3], sample, time, frame)
     axes[3].set_xlabel("time, steps (ms)")
     axes[3].set_xlim(0, len(time))
@@ -143,7 +143,7 @@ def eligibility_figure(run: LoadedRun, sample: Sample) -> Figure:
         axes[3].plot(np.cumsum(found.trace[:, j] * found.signal[:, j]), color=colour(j), lw=1.3)
     axes[0].set_yticks([])
     axes[1].legend(fontsize=8, loc="upper left", framealpha=0.9)
-    filtered = run.learner.rule.name == "eprop1" and run.experiment.network.tau_out is not None
+    filtered = run.trainer.rule.recurrence == "cut" and run.experiment.network.tau_out is not None
     labels = (
         "presynaptic\nactivity",
         "filtered eligibility\ntrace" if filtered else "eligibility trace",
@@ -153,7 +153,7 @@ def eligibility_figure(run: LoadedRun, sample: Sample) -> Figure:
     for panel, label in zip(axes, labels, strict=True):
         panel.axhline(0, color=FAINT, lw=0.6, zorder=0)
         tidy(panel, "", label)
-    axes[0].set_title(f"{run.learner.rule.label}: three synapses", loc="left", fontsize=10)
+    axes[0].set_title(f"{run.trainer.rule.label}: three synapses", loc="left", fontsize=10)
     axes[3].set_xlabel("time, steps (ms)")
     axes[3].set_xlim(0, len(found.trace))
     return figure

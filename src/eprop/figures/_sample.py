@@ -9,11 +9,12 @@ import numpy as np
 from jaxtyping import Array
 
 from eprop.eligibility import Trajectory, eligibility_traces, record, total_learning_signals
-from eprop.eligibility._trajectory import unstack_currents
+from eprop.eligibility.tools import unstack_currents
 from eprop.networks import Bidirectional, NetworkOutput, Recurrent, hold
 from eprop.neurons import Filtered, Neuron, readout_output
+from eprop.rules import BPTT
 from eprop.tasks import Batch
-from eprop.training import LoadedRun, stream
+from eprop.training import LoadedRun, purpose_key
 
 
 class Sample(NamedTuple):
@@ -38,12 +39,12 @@ class SynapseTraces(NamedTuple):
 
 def draw_sample(run: LoadedRun) -> Sample:
     """The first sample of the first seed's held-out data."""
-    learner, network = run.learner, run.network
-    data = learner.data if learner.task.shared_data else jax.tree.map(lambda x: x[0], learner.data)
-    batch = learner.task.held_out(data, stream(learner.keys[0], 4), 1)[0]
+    trainer, network = run.trainer, run.network
+    data = trainer.data if trainer.task.shared_data else jax.tree.map(lambda x: x[0], trainer.data)
+    batch = trainer.task.held_out(data, purpose_key(trainer.keys[0], 4), 1)[0]
     dtype = run.experiment.network.precision
     batch = batch._replace(inputs=batch.inputs.astype(dtype))
-    result = eqx.filter_jit(learner.forward)(network, batch)
+    result = eqx.filter_jit(trainer.forward)(network, batch)
     layer = network.layers[-1]
     inputs = hold(batch.inputs, layer.frame) if len(network.layers) == 1 else result.z[-2]
     layer = layer.forward if isinstance(layer, Bidirectional) else layer
@@ -54,8 +55,8 @@ def draw_sample(run: LoadedRun) -> Sample:
 def _observe(neuron: Neuron, trajectory: Trajectory) -> dict[str, np.ndarray]:
     def step(state, inputs):
         currents, z_prev = inputs
-        state, _ = neuron.step(state, unstack_currents(currents), z_prev)
-        return state, neuron.observe(state)
+        after, _ = neuron.step(state, unstack_currents(currents), z_prev)
+        return after, neuron.observe(state, after)
 
     _, observed = jax.lax.scan(step, trajectory.state, (trajectory.currents, trajectory.z_prev))
     return {name: np.asarray(x[:, 0]) for name, x in observed.items()}
@@ -67,16 +68,16 @@ def learning_signals(run: LoadedRun, sample: Sample) -> Array:
     e-prop 1: the error at the readout, broadcast; it meets traces filtered like the readout. BPTT, its
     truncation and RTRL: the total derivative `dE/dz_j^t`, which holds that filter; it meets unfiltered traces.
     """
-    learner, network = run.learner, run.network
+    trainer, network = run.trainer, run.network
     n, frame = sample.layer.size, sample.layer.frame
 
     def loss(z_bar: Array) -> Array:
         others = jax.lax.stop_gradient(_read(run, sample))[..., n:]  # of the backward direction
-        y = network.readout(jnp.concatenate([z_bar, others], axis=-1), learner.rule.feedback)
-        return learner.task.loss(y, sample.batch)
+        y = network.readout(jnp.concatenate([z_bar, others], axis=-1), trainer.rule.feedback)
+        return trainer.task.loss(y, sample.batch)
 
     layer, start = sample.layer, sample.layer.start(1)
-    if learner.rule.name == "eprop1":
+    if trainer.rule.recurrence == "cut":
         of_frames = jax.grad(loss)(_read(run, sample)[..., :n])[:, 0]
         return jnp.zeros((frame * len(of_frames), n), of_frames.dtype).at[frame - 1 :: frame].set(of_frames)
     _, signals = total_learning_signals(
@@ -110,7 +111,7 @@ def _through_filter(neuron: Filtered, signals: Array) -> Array:
 def _read(run: LoadedRun, sample: Sample) -> Array:
     """What the readout reads."""
     layer = run.network.layers[-1]
-    return layer(sample.inputs, run.learner.rule, None, layer.frame * sample.batch.lengths).z_bar
+    return layer(sample.inputs, BPTT(), None, layer.frame * sample.batch.lengths).z_bar  # forwards all rules are one
 
 
 def synapse_traces(run: LoadedRun, sample: Sample, number: int = 3) -> SynapseTraces:
@@ -120,7 +121,7 @@ def synapse_traces(run: LoadedRun, sample: Sample, number: int = 3) -> SynapseTr
     posts = np.argsort(-np.asarray(moving))[:number]
     busy = np.asarray(jnp.abs(sample.trajectory.presynaptic[:, 0, :-1]).sum(0))
     pres = np.argsort(-busy, kind="stable")[: 8 * number]
-    traces = traces_between(sample.layer, sample.trajectory, pres, posts, run.learner.rule.name == "eprop1")
+    traces = traces_between(sample.layer, sample.trajectory, pres, posts, run.trainer.rule.recurrence == "cut")
     n_in = sample.layer.w_in.shape[0]
     gradient = np.einsum("tiqj,tj->iqj", traces, np.asarray(signals)[:, posts])
     if not sample.layer.autapses:

@@ -1,6 +1,5 @@
 """The learning signal of e-prop 2: a network of its own, which learns what to send."""
 
-import functools
 from typing import Any
 
 import equinox as eqx
@@ -8,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from eprop.eligibility import run_exact, start
+from eprop.eligibility import unroll
 from eprop.errors import require
 from eprop.neurons import readout_output, recurrent_output
 
@@ -46,17 +45,11 @@ class ErrorModule(eqx.Module):
         Raises:
             InvalidSetting: if the parts' channels do not add up to the layer's inputs.
         """
-        synapses, neuron = self.layer.synapses(), self.layer.neuron
-        expected, given = synapses.w_in.shape[0], [part.shape[-1] for part in parts]
+        expected, given = self.layer.n_in, [part.shape[-1] for part in parts]
         require(sum(given) == expected, f"error module: expected {expected} inputs, got {' + '.join(map(str, given))}")
-        rows = [sum(given[:i]) for i in range(len(given))]
-        drives = [
-            jnp.einsum("tbi,ikn->tbkn", part, synapses.w_in[row : row + n])
-            for part, row, n in zip(parts, rows, given, strict=True)
-        ]
-        drive = functools.reduce(jnp.add, drives)  # batch 1 spreads over the others'
-        if synapses.bias is not None:
-            drive = drive + synapses.bias[None, None]
-        carry = start(neuron, drive.shape[1], self.layer.size, drive.dtype)
-        outputs, _ = run_exact(neuron, synapses.w_rec, drive, carry)
+        batch = max(part.shape[1] for part in parts)
+        seen = [jnp.broadcast_to(part, (part.shape[0], batch, part.shape[2])) for part in parts]
+        inputs = jnp.concatenate(seen, axis=-1)
+        start = self.layer.start(batch)
+        outputs, _, _ = unroll(self.layer.neuron, self.layer.synapses(), inputs, start, recurrence="kept")
         return readout_output(outputs) @ self.weight, recurrent_output(outputs)

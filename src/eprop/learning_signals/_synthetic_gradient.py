@@ -7,8 +7,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from eprop.eligibility import Carry
 from eprop.errors import require
-from eprop.neurons import traced
-from eprop.neurons._base import State
+from eprop.neurons import State, traced
 
 
 class SyntheticGradient(eqx.Module):
@@ -75,6 +74,24 @@ def boundary_loss(carry: Carry, seed: tuple[State, Array]) -> Float[Array, ""]:
     """`<seed, (s, z)>`: added to a window's loss it makes `seed` the gradient with respect to its last carry."""
     pairs = zip(jax.tree.leaves((traced(carry.state), carry.z)), jax.tree.leaves(seed), strict=True)
     return sum(jnp.sum(jax.lax.stop_gradient(s) * x) for x, s in pairs)  # pyright: ignore[reportReturnType]
+
+
+@jax.custom_vjp
+def _hand_over(pair: tuple[State, Array], seed: tuple[State, Array]) -> tuple[State, Array]:
+    return pair
+
+
+_hand_over.defvjp(lambda pair, seed: (pair, seed), lambda seed, _: (seed, None))
+
+
+def seeded(carry: Carry, seed: tuple[State, Array]) -> Carry:
+    """The carry, with `seed` for its gradient whatever stands after it.
+
+    So one window hands over to the next where both lie in one loss.
+    """
+    floating, integer = eqx.partition(carry.state, eqx.is_inexact_array)
+    state, z = _hand_over((floating, carry.z), jax.lax.stop_gradient(seed))
+    return carry._replace(state=eqx.combine(state, integer), z=z)
 
 
 def prediction_error(

@@ -1,9 +1,7 @@
-"""Learning rules, switched by one argument. Each joins a way to differentiate the unroll with a learning signal."""
+"""Learning rules, switched by one argument."""
 
-from collections.abc import Callable
-
-from eprop.errors import InvalidSetting, require_choice
-from eprop.learning_signals import Feedback
+from eprop.errors import InvalidSetting, require, require_choice
+from eprop.rules._base import Future as Future
 from eprop.rules._base import Rule as Rule
 from eprop.rules._bptt import BPTT as BPTT
 from eprop.rules._bptt import TruncatedBPTT as TruncatedBPTT
@@ -13,27 +11,25 @@ from eprop.rules._eprop2 import inner_update as inner_update
 from eprop.rules._eprop3 import EligibilityOnly as EligibilityOnly
 from eprop.rules._eprop3 import EProp3 as EProp3
 from eprop.rules._eprop3 import SyntheticGradients as SyntheticGradients
-from eprop.rules._eprop3 import WindowedRule as WindowedRule
 from eprop.rules._fixed import Fixed as Fixed
 from eprop.rules._rtrl import RTRL as RTRL
+from eprop.rules._windowed import WindowedRule as WindowedRule
 
-_MAKERS: dict[str, Callable[[Feedback, int], Rule]] = {
-    "bptt": lambda feedback, window: BPTT(),
-    "truncated_bptt": lambda feedback, window: TruncatedBPTT(window),
-    "rtrl": lambda feedback, window: RTRL(),
-    "eprop1": lambda feedback, window: EProp1(feedback),
-    "fixed": lambda feedback, window: Fixed(),
-    "synthetic_gradients": lambda feedback, window: SyntheticGradients(window),
-    "eligibility_only": lambda feedback, window: EligibilityOnly(window),
-    "eprop3": lambda feedback, window: EProp3(window),
+RULES: dict[str, type[Rule]] = {
+    kind.name: kind for kind in (BPTT, TruncatedBPTT, RTRL, EProp1, Fixed, SyntheticGradients, EligibilityOnly, EProp3)
 }
-RULES: tuple[str, ...] = tuple(_MAKERS)
-WINDOWED: tuple[str, ...] = ("truncated_bptt", "synthetic_gradients", "eligibility_only", "eprop3")
-"""Rules whose option after ':' is their window; they can train on streams, window by window."""
+"""Rules by name."""
+
+WINDOWED: tuple[str, ...] = tuple(name for name, kind in RULES.items() if issubclass(kind, WindowedRule))
+"""Rules whose option after ':' is their window."""
 
 
-def make_rule(name: str, feedback: Feedback = "symmetric", window: int = 50) -> Rule:
+def make_rule(name: str, feedback: str | None = None, window: int | None = None) -> Rule:
     """The rule of that name; also written `name:option`, as in `eprop1:random` or `eprop3:4`.
+
+    Args:
+        feedback: of `eprop1`, where the name does not say it.
+        window: steps a window, where the name does not say it.
 
     Example:
         >>> from eprop.rules import make_rule
@@ -41,18 +37,27 @@ def make_rule(name: str, feedback: Feedback = "symmetric", window: int = 50) -> 
         'eprop1:adaptive'
 
     Raises:
-        InvalidSetting: for an unknown rule or option.
+        InvalidSetting: for an unknown rule or option, or one that the rule has no use for.
     """
-    base, _, option = name.replace("-", "_").partition(":")
+    base, colon, option = name.replace("-", "_").partition(":")
     require_choice("rule", base, RULES)
-    if option and base == "eprop1":
-        return EProp1(option)
-    if option and base == "fixed":
-        return Fixed(option)
-    if option and base in WINDOWED:
-        if not option.isdigit():
-            raise InvalidSetting(f"rule = {name!r}: the window after ':' must be a whole number of steps")
-        return _MAKERS[base](feedback, int(option))
-    if option:
-        raise InvalidSetting(f"rule = {name!r}: {base} takes no option after ':'")
-    return _MAKERS[base](feedback, window)
+    require(not colon or bool(option), f"rule = {name!r}: an option must follow the ':'")
+    kind = RULES[base]
+    named = _named_option(name, kind, option) if option else None
+    takes = "window" if issubclass(kind, WindowedRule) else "feedback" if kind is EProp1 else None
+    for argument, value in (("feedback", feedback), ("window", window)):
+        if value is None:
+            continue
+        require(takes == argument, f"{argument} = {value!r}: rule {base!r} has none")
+        require(named in (None, value), f"{argument} = {value!r}: rule {name!r} says {named!r}")
+        named = value
+    return kind() if named is None else kind(named)
+
+
+def _named_option(name: str, kind: type[Rule], option: str) -> str | int:
+    if issubclass(kind, WindowedRule):
+        require(option.isdigit(), f"rule = {name!r}: the window after ':' must be a whole number of steps")
+        return int(option)
+    if kind in (EProp1, Fixed):
+        return option
+    raise InvalidSetting(f"rule = {name!r}: {kind.name} takes no option after ':'")

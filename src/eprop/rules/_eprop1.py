@@ -1,12 +1,11 @@
 """e-prop 1."""
 
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import equinox as eqx
 
-from eprop.eligibility import unroll
-from eprop.errors import require_choice
-from eprop.learning_signals import FEEDBACKS, Feedback
+from eprop.eligibility import Recurrence
+from eprop.learning_signals import Feedback, as_feedback
 from eprop.rules._base import Rule
 
 
@@ -15,23 +14,28 @@ class EProp1(Rule):
 
         dE/dW_ji = sum_t L_j^t e_ji^t,     L_j^t = sum_k B_jk dE/dy_k^t
 
-    Approximation: recurrent signals are cut (recurrent weights and reset): an error reaches a neuron
-    only straight from the readout, at the step it arises; `feedback` says what stands for `W_out` there.
+    Approximation: recurrent signals are cut (recurrent weights and reset): an error reaches a neuron only straight
+    from the head, at the step it arises; `feedback` says what stands for `W_out` there. In a stack a layer below gets
+    the part of that which passes through the neurons above it.
 
     Args:
-        feedback: `"symmetric"`, `"random"`, `"adaptive"` or `"uniform"` (see `broadcast_readout`).
+        feedback: `"symmetric"`, `"random"`, `"adaptive"`, `"uniform"`, or a `Feedback` of your own.
+
+    Example:
+        >>> from eprop import EProp1
+        >>> EProp1("random").label
+        'eprop1:random'
     """
 
     name: ClassVar[str] = "eprop1"
-    carries_traces: ClassVar[bool] = True
+    recurrence: ClassVar[Recurrence] = "cut"
     kind: Feedback = eqx.field(static=True)
 
-    def __init__(self, feedback: str = "symmetric") -> None:
-        require_choice("feedback", feedback, FEEDBACKS)
-        self.kind = cast(Feedback, feedback)
+    def __init__(self, feedback: str | Feedback = "symmetric") -> None:
+        self.kind = as_feedback(feedback)
 
     @property
-    def broadcasts(self) -> bool:
+    def carries_traces(self) -> bool:
         return True
 
     @property
@@ -39,8 +43,9 @@ class EProp1(Rule):
         return self.kind
 
     @property
-    def label(self) -> str:
-        return f"{self.name}:{self.kind}"
+    def unread(self) -> Rule:
+        return EProp1()
 
-    def unroll(self, neuron, synapses, inputs, carry):
-        return unroll(neuron, synapses, inputs, carry)
+    @property
+    def label(self) -> str:
+        return f"{self.name}:{self.kind.name}"

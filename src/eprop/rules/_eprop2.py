@@ -4,42 +4,59 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from eprop.eligibility import Synapses, Trajectory, sample_gradients, split_presynaptic
+from eprop.eligibility import Synapses, start, unroll
 from eprop.neurons import Filtered, Neuron
 
 
 def inner_gradient(
     neuron: Neuron,
     synapses: Synapses,
-    trajectory: Trajectory,
+    inputs: Float[Array, "time batch n_in"],
+    z: Float[Array, "time batch neuron"],
     learning_signals: Float[Array, "time batch neuron"],
     filtered: bool = False,
 ) -> Synapses:
-    """`sum_t L_j^t e_ji^t` of each sample by itself, for input and recurrent weights (and bias, where there is one).
+    """`sum_t L_j^t e_ji^t` of each sample by itself, on a run from rest that is known.
 
     Args:
         neuron: the neuron model.
-        synapses: the weights that the trial ran with: all that is read of them is how many inputs there are.
-        trajectory: what the training trial left behind (see `trial`); of batch 1 it serves all learning signals.
+        synapses: the weights that the run had, shared (`[presynaptic, current, postsynaptic]`) or of each sample.
+        inputs: what the run was fed with; of batch 1 it serves all samples.
+        z: the neurons' outputs in it; of batch 1, with shared weights, they serve all learning signals.
         learning_signals: `L_j^t`, `[time, batch, neuron]`.
-        filtered: False (e-prop 2): `L` meets the traces of `z`, the readout's filter plays no part; True
+        filtered: False (e-prop 2): `L` meets the traces of `z`, a readout's filter plays no part; True
             (e-prop 1, where `L` is an error at the readout): the traces of `z_bar`.
 
     Returns:
         Leaves `[batch, presynaptic, current, postsynaptic]`.
 
-    Approximation: the traces are e-prop's, recurrent signals cut. The result itself is differentiable, in
-    learning signals and trajectory: nothing is detached.
+    Approximation: the traces are e-prop's, recurrent signals cut. The result itself is differentiable, in weights,
+        inputs, outputs and learning signals: nothing is detached.
     """
-    signals = learning_signals
-    if isinstance(neuron, Filtered) and filtered:
-        signals = (jnp.zeros_like(signals), signals)
-    elif isinstance(neuron, Filtered):
-        neuron, trajectory = neuron.neuron, trajectory._replace(state=trajectory.state.neuron)
-    gradients = sample_gradients(neuron, trajectory, signals)
-    n_in = synapses.w_in.shape[-3]
-    w_in, w_rec, bias = jax.vmap(lambda gradient: split_presynaptic(gradient, n_in))(gradients)
-    return Synapses(w_in, w_rec, None if synapses.bias is None else bias)
+    if isinstance(neuron, Filtered) and not filtered:
+        neuron = neuron.neuron
+    n_in, n = synapses.w_in.shape[-3], learning_signals.shape[-1]
+    # The neurons see the known outputs as inputs: then no step waits for the product of the one before.
+    z_prev = jnp.concatenate([jnp.zeros_like(z[:1]), z[:-1]])
+    width = max(inputs.shape[1], z.shape[1])
+    seen = jnp.concatenate([_spread(inputs, width), _spread(z_prev, width)], axis=-1)
+
+    def of_one(synapses: Synapses, seen: Array, signals: Array) -> Synapses:
+        """Gradients of one sample."""
+        together = Synapses(jnp.concatenate([synapses.w_in, synapses.w_rec]), None, synapses.bias)
+        begin = start(neuron, 1, n, signals.dtype)
+
+        def run(weights: Synapses) -> Array:
+            outputs = unroll(neuron, weights, seen[:, None], begin)[0]
+            return jax.tree.leaves(outputs)[-1]
+
+        gradient = jax.vjp(run, together)[1](signals[:, None])[0]
+        return Synapses(gradient.w_in[:n_in], gradient.w_in[n_in:], gradient.bias)
+
+    each = 0 if synapses.w_in.ndim == 4 else None
+    if width == 1 and each is None:
+        return jax.vmap(of_one, (None, None, 1))(synapses, seen[:, 0], learning_signals)
+    return jax.vmap(of_one, (each, 1, 1))(synapses, seen, learning_signals)
 
 
 def inner_update(
@@ -67,3 +84,7 @@ def inner_update(
         step(synapses.w_rec, gradient.w_rec, connected.w_rec),
         bias,
     )
+
+
+def _spread(x: Float[Array, "time batch n"], batch: int) -> Array:
+    return jnp.broadcast_to(x, (x.shape[0], batch, x.shape[2]))

@@ -1,33 +1,8 @@
-"""e-prop 3 and the rules it is made of: truncated BPTT in windows, with traces, with synthetic gradients, with both."""
+"""e-prop 3 and the rules it is made of: BPTT in windows, with traces, with synthetic gradients, with both."""
 
 from typing import ClassVar
 
-import equinox as eqx
-
-from eprop.eligibility import unroll_exact, unroll_with_boundary
-from eprop.errors import require
-from eprop.rules._base import Rule
-
-
-class WindowedRule(Rule):
-    """A rule that meets a sequence window by window (see `training.WindowedLearner`).
-
-    Its `unroll` runs one window. Two properties tell the rules apart: whether eligibility traces are
-    carried over the window's start, and whether a synthetic gradient reaches over its end.
-
-    Args:
-        window: steps a window, at least 1.
-    """
-
-    streams: ClassVar[bool] = False
-    window: int = eqx.field(default=4, static=True)
-
-    def __check_init__(self) -> None:
-        require(self.window >= 1, f"window = {self.window}: must be at least 1 step")
-
-    @property
-    def label(self) -> str:
-        return f"{self.name}:{self.window}"
+from eprop.rules._windowed import WindowedRule
 
 
 class SyntheticGradients(WindowedRule):
@@ -37,13 +12,15 @@ class SyntheticGradients(WindowedRule):
 
     Approximation: a weight's effect through the state before the window is not counted; the future is as good
     as its prediction.
+
+    Example:
+        >>> from eprop.rules import SyntheticGradients
+        >>> SyntheticGradients(4).label
+        'synthetic_gradients:4'
     """
 
     name: ClassVar[str] = "synthetic_gradients"
     synthesises: ClassVar[bool] = True
-
-    def unroll(self, neuron, synapses, inputs, carry):
-        return unroll_exact(neuron, synapses, inputs, carry)
 
 
 class EligibilityOnly(WindowedRule):
@@ -52,13 +29,18 @@ class EligibilityOnly(WindowedRule):
         dE/dW_ji = sum_t L_j^t e_ji^t,     L_j^t = dE/dz_j^t, of the losses up to the end of t's window
 
     Approximation: what an output does to the loss after its window's end, through other neurons, is not counted.
+
+    Example:
+        >>> from eprop.rules import EligibilityOnly
+        >>> EligibilityOnly(4).label
+        'eligibility_only:4'
     """
 
     name: ClassVar[str] = "eligibility_only"
-    carries_traces: ClassVar[bool] = True
 
-    def unroll(self, neuron, synapses, inputs, carry):
-        return unroll_with_boundary(neuron, synapses, inputs, carry)
+    @property
+    def carries_traces(self) -> bool:
+        return True
 
 
 class EProp3(EligibilityOnly):
@@ -68,6 +50,11 @@ class EProp3(EligibilityOnly):
 
     Approximation: none but the prediction's error: with the true gradient at the boundaries, and weights
     that stay as they are, the sum over windows is BPTT's gradient, for any window.
+
+    Example:
+        >>> from eprop import EProp3
+        >>> EProp3(4).label
+        'eprop3:4'
     """
 
     name: ClassVar[str] = "eprop3"

@@ -5,9 +5,9 @@ from typing import ClassVar, Literal, cast, get_args
 import equinox as eqx
 import jax
 
-from eprop.eligibility import unroll
+from eprop.eligibility import Recurrence
 from eprop.errors import require_choice
-from eprop.learning_signals import Feedback
+from eprop.learning_signals import Feedback, Random, Symmetric
 from eprop.rules._base import Rule
 
 Fixes = Literal["layers", "recurrent", "recurrent_random"]
@@ -23,9 +23,15 @@ class Fixed(Rule):
     Args:
         fixes: `"layers"`: everything but the readout stays as it was drawn. `"recurrent"` and
             `"recurrent_random"`: the recurrent weights stay.
+
+    Example:
+        >>> from eprop.rules import Fixed
+        >>> Fixed("recurrent").label
+        'fixed:recurrent'
     """
 
     name: ClassVar[str] = "fixed"
+    recurrence: ClassVar[Recurrence] = "cut"
     fixes: Fixes = eqx.field(static=True)
 
     def __init__(self, fixes: str = "layers") -> None:
@@ -33,7 +39,7 @@ class Fixed(Rule):
         self.fixes = cast(Fixes, fixes)
 
     @property
-    def broadcasts(self) -> bool:
+    def carries_traces(self) -> bool:
         return self.fixes != "layers"
 
     @property
@@ -42,12 +48,18 @@ class Fixed(Rule):
 
     @property
     def feedback(self) -> Feedback:
-        return "random" if self.fixes == "recurrent_random" else "symmetric"
+        return Random() if self.fixes == "recurrent_random" else Symmetric()
+
+    @property
+    def unread(self) -> Rule:
+        return Fixed("recurrent") if self.fixes == "recurrent_random" else self
 
     @property
     def label(self) -> str:
         return f"{self.name}:{self.fixes}"
 
-    def unroll(self, neuron, synapses, inputs, carry):
-        result = unroll(neuron, synapses, inputs, carry)
-        return jax.lax.stop_gradient(result) if self.fixes == "layers" else result
+    def _run_window(self, neuron, synapses, inputs, carry, read):
+        if self.fixes == "layers":
+            stop = lambda x: jax.lax.stop_gradient(x) if eqx.is_inexact_array(x) else x  # noqa: E731
+            neuron, synapses, inputs, carry = jax.tree.map(stop, (neuron, synapses, inputs, carry))
+        return super()._run_window(neuron, synapses, inputs, carry, read)

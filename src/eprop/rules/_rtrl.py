@@ -7,11 +7,20 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Array
 
-from eprop.eligibility import Carry, Synapses, unroll_exact
-from eprop.eligibility._trajectory import contract_presynaptic, input_drive, split_constants, unstack_currents
+from eprop.eligibility import Carry, Synapses, unroll
+from eprop.eligibility.tools import (
+    contract_presynaptic,
+    filled,
+    input_currents,
+    split_constants,
+    unstack_currents,
+    with_gradient,
+    zeros_of,
+)
 from eprop.errors import InvalidSetting
-from eprop.neurons import recurrent_output, traced
+from eprop.neurons import Neuron, Outputs, readout_output, recurrent_output, traced
 from eprop.rules._base import Rule
 
 
@@ -29,6 +38,11 @@ class RTRL(Rule):
 
     Args:
         memory_limit: bytes the influence matrix may take.
+
+    Example:
+        >>> from eprop import RTRL
+        >>> RTRL().label
+        'rtrl'
     """
 
     name: ClassVar[str] = "rtrl"
@@ -36,10 +50,15 @@ class RTRL(Rule):
     streams: ClassVar[bool] = False
     memory_limit: float = eqx.field(default=2e9, static=True)
 
-    def unroll(self, neuron, synapses, inputs, carry):
+    @property
+    def label(self) -> str:
+        return self.name
+
+    def run(self, neuron, synapses, inputs, carry, read=None, future=None):
+        self._check(carry, future, one_window=True)
         self.check_memory(neuron, synapses, carry)
-        constants, rest = split_constants(neuron)
-        return _unroll_rtrl(rest, constants, synapses, inputs, carry)
+        outputs, last = _run_rtrl(neuron, synapses, inputs, carry)
+        return outputs, None if read is None else readout_output(outputs) @ read[0], last
 
     def check_memory(self, neuron, synapses: Synapses, carry: Carry) -> None:
         """Raise `InvalidSetting` if the influence matrix would take more than `memory_limit`."""
@@ -54,21 +73,25 @@ class RTRL(Rule):
             )
 
 
-def _unroll_rtrl(rest, constants, synapses, inputs, carry):
-    @jax.custom_vjp
-    def network(constants, synapses, inputs, carry):
-        return unroll_exact(eqx.combine(constants, rest), synapses, inputs, carry)
+def _run_rtrl(neuron: Neuron, synapses: Synapses, inputs: Array, carry: Carry) -> tuple[Outputs, Carry]:
+    constants, rest = split_constants(neuron)
 
     def forward(constants, synapses, inputs, carry):
-        return network(constants, synapses, inputs, carry), (constants, synapses, inputs, carry)
+        outputs, _, last = unroll(eqx.combine(constants, rest), synapses, inputs, carry, recurrence="kept")
+        return (outputs, last), (constants, synapses, inputs, carry)
 
     def backward(residuals, cotangents):
         constants, synapses, inputs, carry = residuals
         parameters, unravel = ravel_pytree((constants, synapses))
+        floating, integer = eqx.partition(carry.state, eqx.is_inexact_array)
+        shown = zeros_of(lambda: unroll(eqx.combine(constants, rest), synapses, inputs, carry)[0])
+        errors = filled(cotangents[0], shown)
 
         def step(parameters, floating, z_prev, integer, x):
             constants, synapses = unravel(parameters)
-            currents = input_drive(synapses, x[None])[0] + contract_presynaptic(z_prev, synapses.w_rec)
+            currents = input_currents(synapses, x[None])[0]
+            if synapses.w_rec is not None:
+                currents = currents + contract_presynaptic(z_prev, synapses.w_rec)
             model = eqx.combine(constants, rest)
             state, outputs = model.step(eqx.combine(floating, integer), unstack_currents(currents), z_prev)
             floating, integer = eqx.partition(state, eqx.is_inexact_array)
@@ -90,11 +113,10 @@ def _unroll_rtrl(rest, constants, synapses, inputs, carry):
             new, influence, effect = jax.vmap(along, out_axes=(None, 0, 0))(eye, influence)
             return (new, influence, gradient + effect), None
 
-        floating, integer = eqx.partition(carry.state, eqx.is_inexact_array)
         none = jax.tree.map(lambda s: jnp.zeros((parameters.size, *s.shape), s.dtype), (floating, carry.z))
         start = ((floating, carry.z, integer), none, jnp.zeros_like(parameters))
-        (_, _, gradient), _ = jax.lax.scan(advance, start, (inputs, cotangents[0]))
+        (_, _, gradient), _ = jax.lax.scan(advance, start, (inputs, errors))
         return (*unravel(gradient), None, None)
 
-    network.defvjp(forward, backward)
-    return network(constants, synapses, inputs, carry)
+    outputs, last = with_gradient(forward, backward)(constants, synapses, inputs, carry)
+    return outputs, jax.lax.stop_gradient(last)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from eprop.errors import RunFailed
-from eprop.online import OnlineLearner
+from eprop.learner import Learner
 from eprop.rules import make_rule
 from eprop.settings import NetworkSettings, OptimiserSettings
 from eprop.streams._scale import Moments, follow_moments
@@ -81,7 +81,7 @@ class Forecaster:
         n_in, n_out = len(self._inputs), len(self._targets)
         rule = make_rule(settings.rule)
         built = build_network(network, n_in, n_out, jax.random.key(settings.seed), feedback=rule.feedback)
-        self._learner = OnlineLearner(
+        self._learner = Learner(
             rule,
             build_optimiser(optimiser),
             squared_error,

@@ -31,7 +31,7 @@ class StreamSettings:
     memory: int | None = 10_000
     """Rows over which running mean and spread forget (exponentially); None: all rows count alike."""
     rule: str = "eprop1"
-    """Learning rule, with its option: eprop1:random, eprop1:adaptive; bptt or truncated_bptt, cut at each window."""
+    """Learning rule, with its option: eprop1:random, eprop1:adaptive; or truncated_bptt, cut at each window."""
     seed: int = 0
     """Random seed of the initial weights."""
 
@@ -48,7 +48,11 @@ class StreamSettings:
                 require(bool(names) and all(names), f"{name} = {value!r}: name columns, separated by commas")
                 twice = next((n for n in names if names.count(n) > 1), None)
                 require(twice is None, f"{name} = {value!r}: names {twice!r} twice")
-        require(make_rule(self.rule).streams, f"rule = {self.rule!r}: does not learn from a stream")
+        rule = make_rule(self.rule)
+        require(
+            rule.streams and not rule.synthesises,
+            f"rule = {self.rule!r}: does not learn from a table; eprop1, eligibility_only and truncated_bptt do",
+        )
 
     @property
     def separator(self) -> str:

@@ -13,7 +13,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from eprop.errors import InvalidSetting, require, require_positive
 from eprop.settings import Experiment, NetworkSettings, OptimiserSettings, RunSettings
-from eprop.tasks._base import Batch, Task, cross_entropy, normalised_squared_error
+from eprop.tasks._base import Batch, Task, cross_entropy, masked_steps, normalised_squared_error, squared_error
 
 
 class Arrays(NamedTuple):
@@ -104,10 +104,12 @@ class ArraysTask(Task):
         return batches
 
     def loss(self, y: Array, batch: Batch) -> Array:
+        return self.window_loss(y, batch, batch)
+
+    def window_loss(self, y: Array, part: Batch, whole: Batch) -> Array:
         if self.classifies:
-            return cross_entropy(y, batch)
-        error = jnp.where(batch.mask[..., None], y - batch.targets, 0.0)
-        return 0.5 * jnp.sum(error**2) / jnp.maximum(batch.mask.sum(), 1).astype(y.dtype)
+            return cross_entropy(y, part, whole)
+        return squared_error(y, part) / masked_steps(whole).astype(y.dtype)
 
     def metric(self, y: Array, batch: Batch) -> tuple[Array, Array]:
         if not self.classifies:

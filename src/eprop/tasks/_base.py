@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from eprop.errors import InvalidSetting
+
 
 class Batch(NamedTuple):
     """One batch, axes `[time, batch, ...]`.
@@ -81,6 +83,20 @@ class Task(abc.ABC):
     def loss(self, y: Float[Array, "time batch output"], batch: Batch) -> Float[Array, ""]:
         """The loss that is trained."""
 
+    def window_loss(self, y: Float[Array, "time batch output"], part: Batch, whole: Batch) -> Float[Array, ""]:
+        """What a window's steps add to the loss: over all windows of a batch it sums to `loss`.
+
+        Args:
+            y: outputs of the window's steps.
+            part: the batch's steps in the window.
+            whole: the batch of whole sequences, to count its steps where `loss` is a mean over them.
+
+        Raises:
+            InvalidSetting: for a task whose loss has no such parts (unless a subclass says what they are).
+        """
+        name = type(self).__name__
+        raise InvalidSetting(f"update_window: the loss of {name} is not said window by window (it has no window_loss)")
+
     @abc.abstractmethod
     def metric(self, y: Float[Array, "time batch output"], batch: Batch) -> tuple[Array, Array]:
         """Numerator and denominator of the metric, so that batches add up."""
@@ -91,11 +107,22 @@ def squared_error(y: Float[Array, "time batch output"], batch: Batch) -> Float[A
     return 0.5 * jnp.sum(jnp.where(batch.mask[..., None], y - batch.targets, 0.0) ** 2)
 
 
-def cross_entropy(y: Float[Array, "time batch output"], batch: Batch) -> Float[Array, ""]:
-    """Mean over masked steps of `-log softmax(y)[target]`."""
+def cross_entropy(y: Float[Array, "time batch output"], batch: Batch, whole: Batch | None = None) -> Float[Array, ""]:
+    """`-log softmax(y)[target]`, summed over masked steps and divided by their number.
+
+    Args:
+        whole: where `batch` is a window of it, the batch whose steps are counted.
+    """
     log_p = jax.nn.log_softmax(y)
     chosen = jnp.take_along_axis(log_p, batch.targets[..., None], axis=-1)[..., 0]
-    return -jnp.sum(jnp.where(batch.mask, chosen, 0.0)) / jnp.maximum(batch.mask.sum(), 1).astype(y.dtype)
+    return -jnp.sum(jnp.where(batch.mask, chosen, 0.0)) / masked_steps(batch if whole is None else whole).astype(
+        y.dtype
+    )
+
+
+def masked_steps(batch: Batch) -> Int[Array, ""]:
+    """Steps at which the loss is defined; at least 1, to divide by."""
+    return jnp.maximum(batch.mask.sum(), 1)
 
 
 def normalised_squared_error(y: Float[Array, "time batch output"], batch: Batch) -> tuple[Array, Array]:

@@ -92,6 +92,9 @@ class EvidenceAccumulation(Task):
     def loss(self, y: Array, batch: Batch) -> Array:
         return cross_entropy(y, batch)
 
+    def window_loss(self, y: Array, part: Batch, whole: Batch) -> Array:
+        return cross_entropy(y, part, whole)
+
     def metric(self, y: Array, batch: Batch) -> tuple[Array, Array]:
         decided = jnp.where(batch.mask[..., None], y, 0.0).sum(0).argmax(-1)
         wrong = decided != batch.targets[-1]

@@ -86,6 +86,9 @@ class PatternGeneration(Task):
     def loss(self, y: Array, batch: Batch) -> Array:
         return squared_error(y, batch)
 
+    def window_loss(self, y: Array, part: Batch, whole: Batch) -> Array:
+        return squared_error(y, part)
+
     def metric(self, y: Array, batch: Batch) -> tuple[Array, Array]:
         return normalised_squared_error(y, batch)
 

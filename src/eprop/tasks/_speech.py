@@ -184,6 +184,11 @@ class Speech(Task):
                 batches.append(batch._replace(mask=batch.mask & (index < n)[None]))
         return batches
 
+    def window_loss(self, y: Array, part: Batch, whole: Batch) -> Array:
+        if self.objective != "frames":
+            return super().window_loss(y, part, whole)
+        return cross_entropy(y, part, whole)
+
     def loss(self, y: Array, batch: Batch) -> Array:
         if self.objective == "frames":
             return cross_entropy(y, batch)

@@ -110,6 +110,9 @@ class StoreRecall(Task):
     def loss(self, y: Array, batch: Batch) -> Array:
         return cross_entropy(y, batch)
 
+    def window_loss(self, y: Array, part: Batch, whole: Batch) -> Array:
+        return cross_entropy(y, part, whole)
+
     def metric(self, y: Array, batch: Batch) -> tuple[Array, Array]:
         by_symbol = lambda x: x.reshape(self.symbols, self.symbol_duration, *x.shape[1:])  # noqa: E731
         answer = by_symbol(jnp.sign(y)).mean(1).argmax(-1)

@@ -55,14 +55,14 @@ def build_network(
     n_out: int,
     key: PRNGKeyArray,
     dt: float = 1.0,
-    feedback: Feedback = "symmetric",
+    feedback: Feedback | None = None,
 ) -> Network:
     """A network with random initial weights; the same key gives the same weights whatever the rule.
 
     Adaptive feedback weights may have a scale of their own (`adaptive_feedback_scale`).
     """
     s = settings
-    own = feedback == "adaptive" and s.adaptive_feedback_scale is not None
+    own = feedback is not None and feedback.adapts and s.adaptive_feedback_scale is not None
     neuron = build_neuron(s, dt)
     dtype = jnp.dtype(s.precision)
     key_readout, *keys = jax.random.split(key, 1 + s.layers)

@@ -16,9 +16,10 @@ from eprop.errors import RunFailed
 from eprop.settings import Experiment
 from eprop.tasks import StreamTask
 from eprop.training._folder import RunFolder, versions
-from eprop.training._learner import Learner
 from eprop.training._progress import ProgressBar
-from eprop.training._windowed import WindowedLearner
+from eprop.training._sequences import SequenceTrainer
+from eprop.training._streams import StreamTrainer
+from eprop.training._trainer import NetworkTrainer, Trainer
 
 CHECKPOINT_SECONDS = 15.0
 """At least so long between two checkpoints, but for the last."""
@@ -31,13 +32,9 @@ class Interrupted(Exception):
     """The user stopped the run; everything computed is in its folder."""
 
 
-AnyLearner = Any
-"""What the loop drives: `init`, `update`, `evaluate` and the rest of what `Learner` shows."""
-
-
-def make_learner(experiment: Experiment, seeds: Sequence[int]) -> AnyLearner:
-    """The learner that the task needs: of whole sequences, or of a stream's windows."""
-    kind = WindowedLearner if isinstance(experiment.task, StreamTask) else Learner
+def make_trainer(experiment: Experiment, seeds: Sequence[int]) -> NetworkTrainer:
+    """The trainer that the task needs: of whole sequences, or of a stream's windows."""
+    kind = StreamTrainer if isinstance(experiment.task, StreamTask) else SequenceTrainer
     return kind(experiment, seeds)
 
 
@@ -49,20 +46,18 @@ def train(
     seeds: Sequence[int] | None = None,
     tensorboard: bool = False,
     observe: Observer | None = None,
-    learner: Any = None,
+    trainer: Trainer | None = None,
 ) -> dict[str, Any]:
     """Train, or go on training from the folder's last checkpoint, and write the summary.
 
     Args:
-        experiment: all settings: an `Experiment`, or what `learner` was made of (it has `run` and `optimiser`).
+        experiment: all settings: an `Experiment`, or what `trainer` was made of (it has `run` and `optimiser`).
         folder: where the run lives.
         task: the task's name, for the summary.
         seeds: seeds to run side by side (numbers become lists in the results); None: the one in the settings.
         tensorboard: write scalars for TensorBoard too.
         observe: measures something at every evaluation.
-        learner: what is trained, where it is not a `Learner` of the experiment: anything with its `init`, `update`,
-            `evaluate`, `data`, `seeds`, `label`, `description`, `remedy` and `task.metric_name`; an evaluation is a
-            named tuple of arrays `[seed]`, `metric` and `activity` among them.
+        trainer: what is trained, where that is not an `Experiment`.
 
     Returns:
         The summary.
@@ -73,7 +68,7 @@ def train(
     """
     if folder.summary is not None:
         return folder.summary
-    loop = _Loop(experiment, folder, task, seeds, tensorboard, observe, learner)
+    loop = _Loop(experiment, folder, task, seeds, tensorboard, observe, trainer)
     try:
         return loop.run()
     finally:
@@ -81,15 +76,15 @@ def train(
 
 
 class _Loop:
-    def __init__(self, experiment, folder, task, seeds, tensorboard, observe, learner) -> None:
+    def __init__(self, experiment, folder, task, seeds, tensorboard, observe, trainer) -> None:
         self.folder, self.task, self.observe = folder, task, observe
         self.single = seeds is None
-        self.learner = learner or make_learner(experiment, [experiment.run.seed] if seeds is None else seeds)
+        self.trainer = trainer or make_trainer(experiment, [experiment.run.seed] if seeds is None else seeds)
         self.settings = experiment.run
         self.checkpoints = folder.checkpoints()
         self.writer = _tensorboard(folder) if tensorboard else None
-        folder.keep_facts(self.learner.facts())
-        self.state, self.iteration = self.learner.init(), 0
+        folder.keep_facts(self.trainer.facts())
+        self.state, self.iteration = self.trainer.init(), 0
         newest = restore_newest(self.checkpoints, self.state)
         if newest is not None:
             self.state, self.iteration = newest
@@ -97,7 +92,7 @@ class _Loop:
         lines = folder.metrics()
         self.wall_before = lines[-1]["wall_s"] if lines else 0.0
         self.last_metric = np.asarray(lines[-1]["metric"]) if lines else None
-        self.details = self.learner.details(self.state)
+        self.details = self.trainer.details(self.state)
         self.started = self.saved = time.monotonic()
 
     def close(self) -> None:
@@ -111,8 +106,8 @@ class _Loop:
 
     def run(self) -> dict[str, Any]:
         first, start = self.iteration, time.monotonic()
-        total, name = self.settings.iterations, self.learner.task.metric_name
-        with ProgressBar(self.learner.label, total, first, name) as bar, stop_signals() as stop:
+        total, name = self.settings.iterations, self.trainer.task.metric_name
+        with ProgressBar(self.trainer.label, total, first, name) as bar, stop_signals() as stop:
             while self.iteration < total and self.state.active.any():
                 loss = self._step()
                 if (self.iteration - first) == 1:
@@ -131,8 +126,8 @@ class _Loop:
 
     def _step(self) -> np.ndarray:
         """One update. A seed whose loss is not finite rests with the weights it had before."""
-        data = self.learner.part(self.iteration)
-        self.state, loss = self.learner.update(self.state, data, jnp.asarray(self.iteration))
+        data = self.trainer.part(self.iteration)
+        self.state, loss = self.trainer.update(self.state, data, jnp.asarray(self.iteration))
         loss = np.asarray(loss)
         self.iteration += 1
         broken = ~np.isfinite(loss) & np.asarray(self.state.active)
@@ -142,14 +137,14 @@ class _Loop:
                 self._save()
                 raise RunFailed(
                     f"iteration {self.iteration}: loss or gradient is not finite; the weights before it are kept in "
-                    f"{self.folder.path / 'checkpoints'}; {self.learner.remedy} may help"
+                    f"{self.folder.path / 'checkpoints'}; {self.trainer.remedy} may help"
                 )
         return loss
 
     def _evaluate(self, loss: np.ndarray) -> None:
-        measured = self.learner.evaluate(self.state, self.learner.data, jnp.asarray(self.iteration))
+        measured = self.trainer.evaluate(self.state, self.trainer.data, jnp.asarray(self.iteration))
         self.last_metric = np.asarray(measured.metric)
-        self.details = self.learner.details(self.state)
+        self.details = self.trainer.details(self.state)
         line = {
             "iteration": self.iteration,
             "loss": self._number(loss),
@@ -158,7 +153,7 @@ class _Loop:
         }
         line |= {name: self._chosen(values) for name, values in self.details.items()}
         if self.observe is not None:
-            line |= self.observe(self.learner, self.state, self.iteration)
+            line |= self.observe(self.trainer, self.state, self.iteration)
         self.folder.add_metrics(line)
         if self.writer is not None:
             for name in ("loss", "metric", "activity"):
@@ -176,14 +171,14 @@ class _Loop:
         """Where a stream's training stands, the mean over seeds."""
         if not self.details:
             return ""
-        return self.learner.task.status({name: float(np.mean(values)) for name, values in self.details.items()})
+        return self.trainer.task.status({name: float(np.mean(values)) for name, values in self.details.items()})
 
     def _number(self, values: Any) -> float | list[float]:
         return self._chosen([float(v) for v in np.asarray(values)])
 
     def _iterations(self, lines: list[dict[str, Any]]) -> int | list[int]:
         """Updates each seed got: up to the evaluation at which it passed `stop_below`, if it did."""
-        counts = [self.iteration] * len(self.learner.seeds)
+        counts = [self.iteration] * len(self.trainer.seeds)
         for line in reversed(lines):
             for i, metric in enumerate([line["metric"]] if self.single else line["metric"]):
                 if self.settings.stop_below is not None and metric < self.settings.stop_below:
@@ -196,14 +191,14 @@ class _Loop:
         self.saved = time.monotonic()
 
     def _finish(self) -> dict[str, Any]:
-        measured = self.learner.evaluate(self.state, self.learner.data, jnp.asarray(0), test=True)
+        measured = self.trainer.evaluate(self.state, self.trainer.data, jnp.asarray(0), test=True)
         lines = self.folder.metrics()
         summary = {
             "task": self.task,
-            **self.learner.description,
-            "seed": self.learner.seeds[0] if self.single else list(self.learner.seeds),
+            **self.trainer.description,
+            "seed": self.trainer.seeds[0] if self.single else list(self.trainer.seeds),
             "iterations": self._iterations(lines),
-            "metric": self.learner.task.metric_name,
+            "metric": self.trainer.task.metric_name,
             "value": self._number(measured.metric),
             "wall_s": round(max(self.wall, lines[-1]["wall_s"] if lines else 0.0), 3),
             "versions": versions(),

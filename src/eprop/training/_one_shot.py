@@ -11,16 +11,17 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Key, PRNGKeyArray, PyTree
 
-from eprop.eligibility import Synapses, Trial, trial
+from eprop.eligibility import Synapses, start, unroll
 from eprop.errors import require
 from eprop.learning_signals import ErrorModule
 from eprop.networks import Network, Recurrent, trainable
-from eprop.neurons import readout_output, recurrent_output
+from eprop.neurons import Neuron, Outputs, readout_output, recurrent_output
 from eprop.rules import BPTT, inner_gradient, inner_update
 from eprop.settings import NetworkSettings, OneShotSettings, OptimiserSettings, RunSettings
 from eprop.tasks import TaskFamily, clock, population_code
 from eprop.training._build import build_network, build_optimiser
-from eprop.training._learner import EVALUATION, TEST, TRAINING, WEIGHTS, stream
+from eprop.training._keys import EVALUATION, TEST, TRAINING, WEIGHTS, purpose_key
+from eprop.training._trainer import Trainer, kept
 
 Keys = Key[Array, "task"]  # noqa: F821
 
@@ -93,8 +94,8 @@ class OneShotEvaluation(NamedTuple):
     inner_learning_rate: Float[Array, "1"]
 
 
-class OneShotLearner:
-    """Learning to learn: `init`, `update`, `evaluate`, as `Learner` has them.
+class OneShotTrainer(Trainer):
+    """Learning to learn: `init`, `update`, `evaluate`, as every `Trainer` has them.
 
         training trial:  W_b <- W - eta sum_t L_j^t e_ji^t       for each task b (`inner_update`)
         test trial:      E = mean_b loss(y(W_b), task b)
@@ -111,7 +112,7 @@ class OneShotLearner:
         InvalidSetting: for settings that do not fit each other, or a family whose shapes do not fit.
     """
 
-    data = None
+    data = None  # tasks are drawn
 
     def __init__(self, experiment: OneShotExperiment) -> None:
         s, run = experiment.one_shot, experiment.run
@@ -154,7 +155,7 @@ class OneShotLearner:
 
     def _initial(self, key: PRNGKeyArray) -> Learnt:
         s, network, family = self.settings, self.experiment.network, self.task
-        key_network, key_module, key_signals = jax.random.split(stream(key, WEIGHTS), 3)
+        key_network, key_module, key_signals = jax.random.split(purpose_key(key, WEIGHTS), 3)
         n_clock = s.clock_groups * s.clock_neurons
         main = build_network(network, n_clock, family.n_out, key_network, family.dt)
         module = None
@@ -168,10 +169,6 @@ class OneShotLearner:
     def facts(self) -> None:
         """Tasks are drawn: there are no data to keep facts about."""
         return None
-
-    def details(self, state: OneShotState) -> dict[str, Any]:
-        """Nothing beside what is evaluated."""
-        return {}
 
     def part(self, iteration: int) -> None:
         """Tasks are drawn from keys alone."""
@@ -209,7 +206,7 @@ class OneShotLearner:
     def lesson(self, learnt: Learnt, keys: Keys) -> Lesson:
         """Tasks drawn from `keys` `[task]`; training trials with an update after each; then the test trial."""
         layer = learnt.layer
-        run = self._kept(lambda synapses: trial(layer.neuron, synapses, self.clock))
+        run = self._kept(lambda synapses: self._trial(layer.neuron, synapses))
         connected, synapses, tasks = layer.connected(), layer.synapses(), self.draw_tasks(keys)
         trials, taught = [run(synapses)], []
         for i in range(self.settings.inner_updates):
@@ -220,16 +217,29 @@ class OneShotLearner:
         return Lesson(
             tasks,
             tuple(self._read(learnt.network, shown) for shown in trials),
-            tuple(recurrent_output(shown.outputs) for shown in trials),
+            tuple(recurrent_output(shown) for shown in trials),
             tuple(t.module_z for t in taught if t.module_z is not None),
             tuple(t.learning_signals for t in taught if t.learning_signals is not None),
         )
+
+    def _trial(self, neuron: Neuron, synapses: Synapses) -> Outputs:
+        """Outputs of a trial from rest, nothing cut: `[time, 1, neuron]` of shared weights, `[time, task, neuron]` of
+        weights of each task, `[task, ...]`.
+        """
+        n = synapses.w_in.shape[-1]
+
+        def one(synapses: Synapses) -> Outputs:
+            return unroll(neuron, synapses, self.clock, start(neuron, 1, n, self.dtype), recurrence="kept")[0]
+
+        if synapses.w_in.ndim == 3:
+            return one(synapses)
+        return jax.tree.map(lambda x: x[:, :, 0], jax.vmap(one, out_axes=1)(synapses))
 
     def first_gradient(self, learnt: Learnt, keys: Keys) -> Synapses:
         """The first inner gradient of each task, leaves `[task, ...]`."""
         layer = learnt.layer
         synapses = layer.synapses()
-        shown = trial(layer.neuron, synapses, self.clock)
+        shown = self._trial(layer.neuron, synapses)
         return self._teach(learnt, shown, synapses, self.draw_tasks(keys), keys, 0).gradient
 
     def draw_tasks(self, keys: Keys) -> Any:
@@ -241,10 +251,12 @@ class OneShotLearner:
         """The function, or the function computed again in the backward pass."""
         return eqx.filter_checkpoint(function) if self.settings.rematerialise else function
 
-    def _read(self, network: Network, shown: Trial) -> Float[Array, "time batch output"]:
-        return readout_output(shown.outputs) @ network.readout.weight + network.readout.bias[None, None]
+    def _read(self, network: Network, shown: Outputs) -> Float[Array, "time batch output"]:
+        return readout_output(shown) @ network.readout.weight + network.readout.bias[None, None]
 
-    def _teach(self, learnt: Learnt, shown: Trial, synapses: Synapses, tasks: Any, keys: Keys, update: int) -> _Taught:
+    def _teach(
+        self, learnt: Learnt, shown: Outputs, synapses: Synapses, tasks: Any, keys: Keys, update: int
+    ) -> _Taught:
         """What the trial `shown` teaches: the inner gradient of each task, by the learning signal that is set."""
         signal, layer, readout = self.settings.learning_signal, learnt.layer, learnt.network.readout
         if signal == "bptt":
@@ -254,11 +266,13 @@ class OneShotLearner:
             assert learnt.module is not None
             noise = jax.vmap(lambda key: jax.random.fold_in(key, 1 + update))(keys)
             seen = self._code(y, tasks, noise)
-            signals, module_z = learnt.module(seen, recurrent_output(shown.outputs), self.clock)
-            return _Taught(inner_gradient(layer.neuron, synapses, shown.trajectory, signals), signals, module_z)
+            z = recurrent_output(shown)
+            signals, module_z = learnt.module(seen, z, self.clock)
+            return _Taught(inner_gradient(layer.neuron, synapses, self.clock, z, signals), signals, module_z)
         error = jax.grad(lambda y: self.errors(y, tasks, self.task.loss).sum())(self._for_each(y, tasks))
         signals = error @ (readout.weight if signal == "symmetric" else readout.feedback_weights).T
-        return _Taught(inner_gradient(layer.neuron, synapses, shown.trajectory, signals, filtered=True), signals)
+        z = recurrent_output(shown)
+        return _Taught(inner_gradient(layer.neuron, synapses, self.clock, z, signals, filtered=True), signals)
 
     def _code(self, y: Array, tasks: Any, keys: Keys) -> Float[Array, "time batch channel"]:
         """Spikes that tell the module the target, or the output's distance from it."""
@@ -276,7 +290,7 @@ class OneShotLearner:
             synapses = jax.tree.map(lambda w: jnp.broadcast_to(w, (n, *w.shape)), synapses)
 
         def loss(synapses):
-            shown = trial(learnt.layer.neuron, synapses, self.clock)
+            shown = self._trial(learnt.layer.neuron, synapses)
             return self.errors(self._read(learnt.network, shown), tasks, self.task.loss).sum()
 
         return jax.grad(loss)(synapses)
@@ -327,23 +341,23 @@ class OneShotLearner:
     # Where loss or gradient is not finite, everything stays as it was, and the loss is given as nan.
     def _update(self, state: OneShotState, data: None, iteration: Array) -> tuple[OneShotState, Float[Array, "1"]]:
         learnt = self.learnt(state)
-        keys = jax.random.split(stream(self.key, TRAINING, iteration), self.experiment.run.batch)
+        keys = jax.random.split(purpose_key(self.key, TRAINING, iteration), self.experiment.run.batch)
         loss, gradient = self.gradient(learnt, keys)
         chosen = eqx.filter(learnt, self.trained)
         updates, optimiser = self.optimiser.update(gradient, state.optimiser, chosen)
         new = eqx.apply_updates(learnt, updates)
         finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(gradient))
-        keep = lambda new, old: jnp.where(finite & state.active[0], new, old)  # noqa: E731
-        arrays = jax.tree.map(keep, eqx.filter(new, eqx.is_array), state.arrays)
-        optimiser = jax.tree.map(keep, optimiser, state.optimiser)
-        return OneShotState(arrays, optimiser, state.active), jnp.where(finite, loss, jnp.nan)[None]
+        found, old = (eqx.filter(new, eqx.is_array), optimiser), (state.arrays, state.optimiser)
+        return OneShotState(*kept(finite & state.active[0], found, old), state.active), jnp.where(
+            finite, loss, jnp.nan
+        )[None]
 
     def _evaluate(self, state: OneShotState, data: None, iteration: Array, test: bool = False) -> OneShotEvaluation:
         """Means over held-out tasks. `test`: over the larger final set."""
         learnt = self.learnt(state)
         size = self.experiment.run.evaluation_batch or self.experiment.run.batch
         parts = -(-TEST_TASKS // size) if test else 1
-        keys = jax.random.split(stream(self.key, TEST if test else EVALUATION, iteration), (parts, size))
+        keys = jax.random.split(purpose_key(self.key, TEST if test else EVALUATION, iteration), (parts, size))
 
         def measure(keys):
             lesson = self.lesson(learnt, keys)

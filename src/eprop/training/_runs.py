@@ -10,7 +10,8 @@ from eprop.networks import Network
 from eprop.settings import Experiment
 from eprop.tasks import Task
 from eprop.training._folder import RunFolder, experiment_from_json
-from eprop.training._loop import AnyLearner, make_learner, restore_newest
+from eprop.training._loop import make_trainer, restore_newest
+from eprop.training._trainer import NetworkTrainer
 
 
 @dataclass(frozen=True)
@@ -19,14 +20,14 @@ class LoadedRun:
 
     folder: RunFolder
     experiment: Experiment
-    learner: AnyLearner
+    trainer: NetworkTrainer
     state: Any
     iteration: int
 
     @property
     def network(self) -> Network:
         """The trained network (of the first seed)."""
-        return self.learner.network(self.state)
+        return self.trainer.network(self.state)
 
 
 def load_run(path: Path, task: Task | None = None) -> LoadedRun:
@@ -44,14 +45,14 @@ def load_run(path: Path, task: Task | None = None) -> LoadedRun:
     config = folder.config
     experiment = experiment_from_json(config["task"], config["experiment"], folder.path)
     experiment = experiment if task is None else dataclasses.replace(experiment, task=task)
-    learner = make_learner(experiment, config.get("seeds") or [experiment.run.seed])
+    trainer = make_trainer(experiment, config.get("seeds") or [experiment.run.seed])
     if task is None:
-        folder.keep_facts(learner.facts())
+        folder.keep_facts(trainer.facts())
     checkpoints = folder.checkpoints()
     try:
-        newest = restore_newest(checkpoints, learner.init())
+        newest = restore_newest(checkpoints, trainer.init())
     finally:
         checkpoints.close()
     if newest is None:
         raise InvalidSetting(f"{path}: has no checkpoint yet")
-    return LoadedRun(folder, experiment, learner, *newest)
+    return LoadedRun(folder, experiment, trainer, *newest)

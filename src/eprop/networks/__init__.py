@@ -1,0 +1,19 @@
+"""Networks: weights around a neuron model, stacked and bidirectional layers, heads, and what a rule trains of them.
+
+Axes are `[time, batch, neuron]` and weights `[presynaptic, current, postsynaptic]` throughout.
+"""
+
+from eprop.networks._layers import Bidirectional as Bidirectional
+from eprop.networks._layers import LayerOutput as LayerOutput
+from eprop.networks._layers import Recurrent as Recurrent
+from eprop.networks._layers import hold as hold
+from eprop.networks._network import Embedding as Embedding
+from eprop.networks._network import Network as Network
+from eprop.networks._network import NetworkOutput as NetworkOutput
+from eprop.networks._readout import Broadcast as Broadcast
+from eprop.networks._readout import Head as Head
+from eprop.networks._readout import Readout as Readout
+from eprop.networks._trained import kolen_pollack_decay as kolen_pollack_decay
+from eprop.networks._trained import partition as partition
+from eprop.networks._trained import trainable as trainable
+from eprop.networks._trained import value_and_grad as value_and_grad
