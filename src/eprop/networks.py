@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped
 from eprop.eligibility import Carry, Synapses, start, unroll_and_read, with_traces
 from eprop.errors import require
 from eprop.learning_signals import Feedback, backward_weights, broadcast_readout
-from eprop.neurons import Filtered, Neuron, readout_output, recurrent_output
+from eprop.neurons import Filtered, Neuron, readout_output, recurrent_output, require_size
 from eprop.neurons._filtered import FilteredState
 from eprop.rules import Rule
 
@@ -70,6 +70,7 @@ class Recurrent(eqx.Module):
             require(
                 mask is None or mask.shape == shape, f"{name}: expected shape {shape}, got {getattr(mask, 'shape', ())}"
             )
+        require_size(neuron, n)
         k_in, k_rec = _fed(neuron, neuron.input_currents), _fed(neuron, neuron.recurrent_currents)
         key_in, key_rec = jax.random.split(key)
         self.neuron = as_arrays(neuron, trainable, n, dtype)
@@ -408,4 +409,4 @@ def _place(weights: Array, currents: tuple[int, ...] | None, num_currents: int) 
     if currents is None:
         return weights
     full = jnp.zeros((weights.shape[0], num_currents, weights.shape[2]), weights.dtype)
-    return full.at[:, jnp.array(currents)].set(weights)
+    return full.at[:, jnp.array(currents, int)].set(weights)

@@ -54,8 +54,8 @@ def draw_sample(run: LoadedRun) -> Sample:
 def _observe(neuron: Neuron, trajectory: Trajectory) -> dict[str, np.ndarray]:
     def step(state, inputs):
         currents, z_prev = inputs
-        state, _ = neuron.step(state, unstack_currents(currents), z_prev)
-        return state, neuron.observe(state)
+        after, _ = neuron.step(state, unstack_currents(currents), z_prev)
+        return after, neuron.observe(state, after)
 
     _, observed = jax.lax.scan(step, trajectory.state, (trajectory.currents, trajectory.z_prev))
     return {name: np.asarray(x[:, 0]) for name, x in observed.items()}

@@ -1,9 +1,19 @@
 """Neuron models: what one neuron does in one step. None of them contains trace code."""
 
 from eprop.neurons._base import Neuron as Neuron
+from eprop.neurons._base import keep_in_range as keep_in_range
 from eprop.neurons._base import readout_output as readout_output
 from eprop.neurons._base import recurrent_output as recurrent_output
+from eprop.neurons._base import require_size as require_size
 from eprop.neurons._base import traced as traced
+from eprop.neurons._constants import FINITE as FINITE
+from eprop.neurons._constants import NOT_NEGATIVE as NOT_NEGATIVE
+from eprop.neurons._constants import POSITIVE as POSITIVE
+from eprop.neurons._constants import THRESHOLD as THRESHOLD
+from eprop.neurons._constants import TIME_CONSTANT as TIME_CONSTANT
+from eprop.neurons._constants import Constant as Constant
+from eprop.neurons._constants import Range as Range
+from eprop.neurons._constants import constant as constant
 from eprop.neurons._filtered import Filtered as Filtered
 from eprop.neurons._gated import GRU as GRU
 from eprop.neurons._gated import LSTM as LSTM
@@ -12,6 +22,7 @@ from eprop.neurons._lif import LIF as LIF
 from eprop.neurons._rate import Rate as Rate
 from eprop.neurons._surrogate import SURROGATES as SURROGATES
 from eprop.neurons._surrogate import Arctan as Arctan
+from eprop.neurons._surrogate import Exponential as Exponential
 from eprop.neurons._surrogate import FastSigmoid as FastSigmoid
 from eprop.neurons._surrogate import Gaussian as Gaussian
 from eprop.neurons._surrogate import Surrogate as Surrogate

@@ -1,14 +1,15 @@
 """The leak of the readout, as one more state component of the neuron (contract C2)."""
 
-from typing import Any, Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from eprop.errors import require, require_choice, require_positive
+from eprop.errors import require, require_choice, require_positive, whole_number
 from eprop.neurons._base import Neuron, State
-from eprop.neurons._lif import Constant
+from eprop.neurons._constants import TIME_CONSTANT, Constant, Range, constant
 
 ReadoutGain = Literal["one", "one-minus-kappa"]
 
@@ -17,6 +18,10 @@ class FilteredState(NamedTuple):
     neuron: State
     z_bar: Float[Array, "batch neuron"]
     phase: Int[Array, "batch neuron"] | None = None  # steps into the frame, where frames are longer than a step
+
+
+def _whole_frame(value: Any) -> int:
+    return whole_number("frame", value, 1, " step")
 
 
 class Filtered(Neuron):
@@ -40,7 +45,10 @@ class Filtered(Neuron):
         tau_out: time constant of the readout, ms, above 0; number or array (trainable).
         gain: `"one"` (c = 1: TIMIT, e-prop 2) or `"one-minus-kappa"` (the tutorials).
         frame: steps a frame, at least 1.
-        dt: length of a step, ms.
+        dt: length of a step, ms; None for the neuron's.
+
+    Raises:
+        InvalidSetting: for a constant out of range, an unknown option, or a `dt` that is not the neuron's.
 
     Example:
         >>> from eprop.neurons import LIF, Filtered
@@ -48,16 +56,27 @@ class Filtered(Neuron):
         (1, 3)
     """
 
+    ranges: ClassVar[Mapping[str, Range]] = {"tau_out": TIME_CONSTANT}
+
     neuron: Neuron
-    tau_out: Constant = 20.0
+    tau_out: Constant = constant(20.0)
     gain: ReadoutGain = eqx.field(default="one", static=True)
-    frame: int = eqx.field(default=1, static=True)
-    dt: float = eqx.field(default=1.0, static=True)
+    frame: int = eqx.field(default=1, converter=_whole_frame, static=True)
+    dt: float | None = eqx.field(default=None, static=True)
 
     def __check_init__(self) -> None:
-        require_positive(tau_out=self.tau_out, dt=self.dt)
+        require_positive(dt=self.dt)
         require_choice("gain", self.gain, ("one", "one-minus-kappa"))
-        require(self.frame >= 1, f"frame = {self.frame}: must be at least 1 step")
+        own = getattr(self.neuron, "dt", None)
+        require(
+            self.dt is None or own is None or self.dt == own,
+            f"dt = {self.dt}: {type(self.neuron).__name__} has steps of {own} ms, and the filter the same steps",
+        )
+
+    @property
+    def time_step(self) -> float:
+        """Length of a frame, ms: a step of the filter."""
+        return self.frame * (self.neuron.time_step if self.dt is None else self.dt)
 
     @property
     def num_currents(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -111,8 +130,8 @@ class Filtered(Neuron):
 
     def _factors(self) -> tuple[Array, Array | float]:
         """`kappa`, of a frame, and `c`."""
-        kappa = jnp.exp(-self.frame * self.dt / self.tau_out)
+        kappa = jnp.exp(-self.time_step / self.tau_out)
         return kappa, 1.0 - kappa if self.gain == "one-minus-kappa" else 1.0
 
-    def observe(self, state):
-        return self.neuron.observe(state.neuron)
+    def observe(self, before, state):
+        return self.neuron.observe(before.neuron, state.neuron)

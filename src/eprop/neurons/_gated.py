@@ -1,5 +1,6 @@
 """Gated units: LSTM and GRU."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from eprop.neurons._base import Neuron
+from eprop.neurons._constants import FINITE, Range
 
 
 class LSTMState(NamedTuple):
@@ -39,6 +41,8 @@ class LSTM(Neuron):
     """
 
     num_currents: ClassVar[int] = 4
+    ranges: ClassVar[Mapping[str, Range]] = {"forget_bias": FINITE}
+
     forget_bias: float = eqx.field(default=1.0, static=True)
 
     def init(self, shape: tuple[int, ...], dtype: Any = jnp.float32) -> LSTMState:

@@ -1,5 +1,6 @@
 """Leaky integrate-and-fire neurons, without (LIF) and with (ALIF) an adaptive threshold."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import equinox as eqx
@@ -7,11 +8,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from eprop.errors import require, require_choice, require_positive
+from eprop.errors import require_choice, require_positive, whole_number
 from eprop.neurons._base import Neuron
+from eprop.neurons._constants import NOT_NEGATIVE, THRESHOLD, TIME_CONSTANT, Constant, Range, constant
 from eprop.neurons._surrogate import Surrogate, Triangular, spike
 
-Constant = float | Float[Array, ""] | Float[Array, "neuron"]  # noqa: F821
 InputGain = Literal["one", "one-minus-alpha"]
 AdaptationGain = Literal["one", "one-minus-rho"]
 ThresholdScaling = Literal["baseline", "adaptive"]
@@ -29,15 +30,25 @@ class ALIFState(NamedTuple):
     r: Int[Array, "batch neuron"] | None
 
 
-class _IntegrateAndFire(Neuron):
+def refractory_period() -> Any:
+    """The field `n_refractory`: a whole number of steps, at least 1."""
+    return eqx.field(default=1, converter=_whole_steps, static=True)
+
+
+def _whole_steps(value: Any) -> int:
+    return whole_number("n_refractory", value, 1, " (1 means none)")
+
+
+class IntegrateAndFire(Neuron):
     """The membrane, the spike and the refractory period that LIF and ALIF share."""
 
     num_currents: ClassVar[int] = 1
     spiking: ClassVar[bool] = True
+    ranges: ClassVar[Mapping[str, Range]] = {"tau_m": TIME_CONSTANT, "v_th": THRESHOLD}
 
-    tau_m: Constant = 20.0
-    v_th: Constant = 0.6
-    n_refractory: int = eqx.field(default=1, static=True)
+    tau_m: Constant = constant(20.0)
+    v_th: Constant = constant(0.6)
+    n_refractory: int = refractory_period()
     dt: float = eqx.field(default=1.0, static=True)
     surrogate: Surrogate = Triangular()
     input_gain: InputGain = eqx.field(default="one", static=True)
@@ -45,8 +56,7 @@ class _IntegrateAndFire(Neuron):
     pseudo_derivative_in_refractory: bool = eqx.field(default=False, static=True)
 
     def __check_init__(self) -> None:
-        require_positive(tau_m=self.tau_m, v_th=self.v_th, dt=self.dt)
-        require(self.n_refractory >= 1, f"n_refractory = {self.n_refractory}: must be at least 1 (1 means none)")
+        require_positive(dt=self.dt)
         require_choice("input_gain", self.input_gain, ("one", "one-minus-alpha"))
         require_choice("pseudo_derivative_scaling", self.pseudo_derivative_scaling, ("threshold", "none"))
 
@@ -76,7 +86,7 @@ class _IntegrateAndFire(Neuron):
         return crossing, z, jnp.clip(r + self.n_refractory * fired - 1, 0, self.n_refractory)
 
 
-class LIF(_IntegrateAndFire):
+class LIF(IntegrateAndFire):
     """Leaky integrate-and-fire neuron, in the discrete time of Bellec et al. 2020 (eqs 6-7).
 
         v_t = alpha v_{t-1} + I_t - v_th z_{t-1},          alpha = exp(-dt / tau_m)
@@ -120,11 +130,11 @@ class LIF(_IntegrateAndFire):
         _, z, r = self._fire((v - self.v_th) / self.v_th, state.r)
         return LIFState(v, r), z
 
-    def observe(self, state):
+    def observe(self, before, state):
         return {"v": state.v, "threshold": self.v_th * jnp.ones_like(state.v)}
 
 
-class ALIF(_IntegrateAndFire):
+class ALIF(IntegrateAndFire):
     """LIF neuron with an adaptive threshold (Bellec et al. 2020, eqs 8-10).
 
         v_t = alpha v_{t-1} + I_t - v_th z_{t-1}
@@ -153,15 +163,15 @@ class ALIF(_IntegrateAndFire):
     Reference: Bellec et al. 2020, doi:10.1038/s41467-020-17236-y.
     """
 
-    tau_a: Constant = 200.0
-    beta: Constant = 0.1
+    ranges: ClassVar[Mapping[str, Range]] = IntegrateAndFire.ranges | {"tau_a": TIME_CONSTANT, "beta": NOT_NEGATIVE}
+
+    tau_a: Constant = constant(200.0)
+    beta: Constant = constant(0.1)
     adaptation_gain: AdaptationGain = eqx.field(default="one", static=True)
     threshold_scaling: ThresholdScaling = eqx.field(default="baseline", static=True)
     adaptation_masked: bool = eqx.field(default=True, static=True)
 
     def __check_init__(self) -> None:
-        require_positive(tau_a=self.tau_a)
-        require(not isinstance(self.beta, (int, float)) or self.beta >= 0, f"beta = {self.beta}: must be 0 or above")
         require_choice("adaptation_gain", self.adaptation_gain, ("one", "one-minus-rho"))
         require_choice("threshold_scaling", self.threshold_scaling, ("baseline", "adaptive"))
 
@@ -179,5 +189,5 @@ class ALIF(_IntegrateAndFire):
         gain = 1.0 - rho if self.adaptation_gain == "one-minus-rho" else 1.0
         return ALIFState(v, rho * state.b + gain * counted, r), z
 
-    def observe(self, state):
-        return {"v": state.v, "threshold": self.v_th + self.beta * state.b}
+    def observe(self, before, state):
+        return {"v": state.v, "threshold": self.v_th + self.beta * before.b}

@@ -1,6 +1,7 @@
 """The leaky rate unit."""
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ from jaxtyping import Array, Float
 
 from eprop.errors import require_positive
 from eprop.neurons._base import Neuron
-from eprop.neurons._lif import Constant
+from eprop.neurons._constants import TIME_CONSTANT, Constant, Range, constant
 
 
 class RateState(NamedTuple):
@@ -28,11 +29,13 @@ class Rate(Neuron):
         (1, 3)
     """
 
-    tau_m: Constant = 20.0
+    ranges: ClassVar[Mapping[str, Range]] = {"tau_m": TIME_CONSTANT}
+
+    tau_m: Constant = constant(20.0)
     dt: float = eqx.field(default=1.0, static=True)
 
     def __check_init__(self) -> None:
-        require_positive(tau_m=self.tau_m, dt=self.dt)
+        require_positive(dt=self.dt)
 
     def init(self, shape: tuple[int, ...], dtype: Any = jnp.float32) -> RateState:
         return RateState(v=jnp.zeros(shape, dtype))

@@ -8,16 +8,20 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from eprop.errors import require_positive
+from eprop.errors import require, require_positive
 
 
 class Surrogate(eqx.Module):
-    """The pseudo-derivative `dz/dv_scaled` of the step function `z = H(v_scaled)`."""
+    """The pseudo-derivative `dz/dv_scaled` of the step function `z = H(v_scaled)`.
+
+    Args:
+        dampening_factor: `gamma`, the height at the threshold, above 0 (a number, as all fields of surrogates).
+    """
 
     dampening_factor: float = eqx.field(default=0.3, static=True)
 
     def __check_init__(self) -> None:
-        require_positive(dampening_factor=self.dampening_factor)
+        _require_positive_number(dampening_factor=self.dampening_factor)
 
     def __call__(self, v_scaled: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """`gamma * shape(v_scaled)`."""
@@ -40,6 +44,9 @@ class FastSigmoid(Surrogate):
 
     slope: float = eqx.field(default=10.0, static=True)
 
+    def __check_init__(self) -> None:
+        _require_positive_number(slope=self.slope)
+
     def shape(self, v_scaled: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         return 1.0 / (1.0 + self.slope * jnp.abs(v_scaled)) ** 2
 
@@ -48,6 +55,9 @@ class Arctan(Surrogate):
     """`gamma / (1 + (pi slope v_scaled / 2)^2)`: Fang et al. 2021 (arXiv 2007.05785)."""
 
     slope: float = eqx.field(default=2.0, static=True)
+
+    def __check_init__(self) -> None:
+        _require_positive_number(slope=self.slope)
 
     def shape(self, v_scaled: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         return 1.0 / (1.0 + (0.5 * math.pi * self.slope * v_scaled) ** 2)
@@ -58,8 +68,27 @@ class Gaussian(Surrogate):
 
     width: float = eqx.field(default=0.5, static=True)
 
+    def __check_init__(self) -> None:
+        _require_positive_number(width=self.width)
+
     def shape(self, v_scaled: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         return jnp.exp(-0.5 * (v_scaled / self.width) ** 2)
+
+
+class Exponential(Surrogate):
+    """`gamma exp(min(0, v_scaled))`: Traub et al. 2020 (arXiv 2006.09988), for Izhikevich neurons.
+
+    For membranes that shoot over the threshold in one step: above it the height stays `gamma`.
+    """
+
+    def shape(self, v_scaled: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        return jnp.exp(jnp.minimum(0.0, v_scaled))
+
+
+def _require_positive_number(**values: object) -> None:
+    for name, value in values.items():
+        require(not getattr(value, "ndim", 0), f"{name}: must be one number, got shape {getattr(value, 'shape', ())}")
+    require_positive(**values)
 
 
 SURROGATES: dict[str, type[Surrogate]] = {
@@ -67,6 +96,7 @@ SURROGATES: dict[str, type[Surrogate]] = {
     "fast-sigmoid": FastSigmoid,
     "arctan": Arctan,
     "gaussian": Gaussian,
+    "exponential": Exponential,
 }
 
 
