@@ -79,7 +79,10 @@ class Neuron(eqx.Module):
 
     @abc.abstractmethod
     def init(self, shape: tuple[int, ...], dtype: Any = jnp.float32) -> State:
-        """The state before the first step: a pytree of arrays of `shape` = `(batch, neuron)`."""
+        """The state before the first step: a pytree of arrays of `shape` = `(batch, neuron)`.
+
+        It is given, not learnt: where it is made of a constant, it holds `jax.lax.stop_gradient` of it.
+        """
 
     @abc.abstractmethod
     def step(

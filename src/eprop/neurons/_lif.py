@@ -30,9 +30,9 @@ class ALIFState(NamedTuple):
     r: Int[Array, "batch neuron"] | None
 
 
-def refractory_period() -> Any:
+def refractory_period(default: int = 1) -> Any:
     """The field `n_refractory`: a whole number of steps, at least 1."""
-    return eqx.field(default=1, converter=_whole_steps, static=True)
+    return eqx.field(default=default, converter=_whole_steps, static=True)
 
 
 def _whole_steps(value: Any) -> int:
