@@ -105,7 +105,7 @@ def ring_of_eigenvalues(
     return nu, jnp.log(max_phase * angle)
 
 
-def eigenvalue(nu: Constant, theta: Constant) -> tuple[Array, Array, Array]:
+def eigenvalue(nu: float | Float[Array, "..."], theta: float | Float[Array, "..."]) -> tuple[Array, Array, Array]:
     """Real and imaginary part of `lambda`, and the gain `sqrt(1 - |lambda|^2)`."""
     decay, angle = jnp.exp(nu), jnp.exp(theta)
     radius = jnp.exp(-decay)
