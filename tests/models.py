@@ -65,7 +65,7 @@ MODELS = {
     ),
     "cuba-lif": (Filtered(CubaLIF(tau_syn=4.0, n_refractory=2), tau_out=9.0), ("tau_m", "tau_syn", "v_th")),
     "izhikevich": (Filtered(Izhikevich.fast_spiking(input_scale=20.0), tau_out=9.0), ("a", "b", "c", "d")),
-    "adex": (Filtered(AdEx(input_scale=2000.0, jump="kept"), tau_out=9.0), ("g_l", "tau_w", "a", "b", "v_reset")),
+    "adex": (Filtered(AdEx(input_scale=2000.0), tau_out=9.0), ("g_l", "e_l", "tau_w", "a", "b", "v_reset")),
     "lstm": (LSTM(), ()),
     "lstm with filter": (Filtered(LSTM(), tau_out=5.0), ()),
     "gru": (GRU(), ()),

@@ -49,7 +49,8 @@ class AdEx(Neuron):
         v_peak: where a spike is cut, mV.
         input_scale: factor on the current, above 0: 1000 takes it in nA, so that a current of 1 makes a neuron fire.
         psi_width: fall of the pseudo-derivative below the peak, mV, above 0 (20: from rest to threshold).
-        jump: `"detached"`: no derivative through the spike that raises `w`; `"kept"`: as adaptation in `ALIF`.
+        jump: `"kept"`: as adaptation in `ALIF`, e-prop and BPTT differentiate through the spike that raises `w`;
+            `"detached"`: neither does.
         dt: length of a step, ms.
         surrogate: pseudo-derivative, of `(v - v_peak) / psi_width`.
 
@@ -92,7 +93,7 @@ class AdEx(Neuron):
     v_peak: Constant = constant(-40.4)
     input_scale: Constant = constant(1000.0)
     psi_width: float = eqx.field(default=20.0, static=True)
-    jump: Jump = eqx.field(default="detached", static=True)
+    jump: Jump = eqx.field(default="kept", static=True)
     dt: float = eqx.field(default=1.0, static=True)
     surrogate: Surrogate = Exponential()
 

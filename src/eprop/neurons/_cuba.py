@@ -46,7 +46,7 @@ class CubaLIF(IntegrateAndFire):
     Reference: Neftci, Mostafa, Zenke 2019, doi:10.1109/MSP.2019.2931595.
     """
 
-    ranges: ClassVar[Mapping[str, Range]] = IntegrateAndFire.ranges | {"tau_syn": TIME_CONSTANT}
+    ranges: ClassVar[Mapping[str, Range]] = {**IntegrateAndFire.ranges, "tau_syn": TIME_CONSTANT}
 
     tau_syn: Constant = constant(5.0)
 

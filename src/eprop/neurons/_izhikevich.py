@@ -50,9 +50,13 @@ class Izhikevich(Neuron):
             here; at 1, currents are the script's.
         psi_width: fall of the pseudo-derivative below the peak, mV, above 0.
         jump: `"detached"` (Traub et al.): no derivative through the spike that raises `u`. `"kept"`: as adaptation in
-            `ALIF`; then `psi d` of the membrane's trace goes into that of `u`.
+            `ALIF`; then `psi d` of the membrane's trace goes into that of `u`, which no reset wipes.
         dt: length of a step, ms; 1 in the script.
         surrogate: pseudo-derivative, of `(v - v_peak) / psi_width`.
+
+    Gradients are large: in 20 neurons over 200 steps, that of e-prop had a norm of 1e4 to 1e8 (`"kept"`: 1e8 to 1e34),
+    that of BPTT, which follows the upstroke from neuron to neuron, 1e58 to 1e110. Clip them, or use an optimiser that
+    scales.
 
     Departs from the source: the script records a spike one step later, when it resets (spikes act on other neurons at
     the same time as here); it compares with `>=`; it has no `input_scale`. Traub et al. take one Euler step for `v`.
@@ -98,22 +102,22 @@ class Izhikevich(Neuron):
     @classmethod
     def regular_spiking(cls, **fields: Any) -> "Izhikevich":
         """Excitatory cortical neurons, most of them: the rate falls after the first spikes."""
-        return cls(**({"a": 0.02, "b": 0.2, "c": -65.0, "d": 8.0} | fields))
+        return cls(**_preset(0.02, 0.2, -65.0, 8.0, fields))
 
     @classmethod
     def fast_spiking(cls, **fields: Any) -> "Izhikevich":
         """Inhibitory cortical neurons: fast, with little adaptation."""
-        return cls(**({"a": 0.1, "b": 0.2, "c": -65.0, "d": 2.0} | fields))
+        return cls(**_preset(0.1, 0.2, -65.0, 2.0, fields))
 
     @classmethod
     def bursting(cls, **fields: Any) -> "Izhikevich":
         """Intrinsically bursting: a burst at the onset of a current, single spikes then."""
-        return cls(**({"a": 0.02, "b": 0.2, "c": -55.0, "d": 4.0} | fields))
+        return cls(**_preset(0.02, 0.2, -55.0, 4.0, fields))
 
     @classmethod
     def chattering(cls, **fields: Any) -> "Izhikevich":
         """Bursts again and again."""
-        return cls(**({"a": 0.02, "b": 0.2, "c": -50.0, "d": 2.0} | fields))
+        return cls(**_preset(0.02, 0.2, -50.0, 2.0, fields))
 
     def init(self, shape: tuple[int, ...], dtype: Any = jnp.float32) -> IzhikevichState:
         v = jnp.full(shape, -65.0, dtype)
@@ -138,3 +142,7 @@ class Izhikevich(Neuron):
         """`v` is shown as far as 1 mV above the peak: in its last step it shoots far beyond."""
         v = jnp.minimum(state.v, self.v_peak + 1.0)
         return {"v": v, "threshold": self.v_peak * jnp.ones_like(v), "u": state.u}
+
+
+def _preset(a: float, b: float, c: float, d: float, fields: dict[str, Any]) -> dict[str, Any]:
+    return {"a": a, "b": b, "c": c, "d": d, **fields}

@@ -163,7 +163,7 @@ class ALIF(IntegrateAndFire):
     Reference: Bellec et al. 2020, doi:10.1038/s41467-020-17236-y.
     """
 
-    ranges: ClassVar[Mapping[str, Range]] = IntegrateAndFire.ranges | {"tau_a": TIME_CONSTANT, "beta": NOT_NEGATIVE}
+    ranges: ClassVar[Mapping[str, Range]] = {**IntegrateAndFire.ranges, "tau_a": TIME_CONSTANT, "beta": NOT_NEGATIVE}
 
     tau_a: Constant = constant(200.0)
     beta: Constant = constant(0.1)

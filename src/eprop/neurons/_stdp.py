@@ -176,7 +176,7 @@ class STDPALIF(_WipedMembrane):
         (1, 3)
     """
 
-    ranges: ClassVar[Mapping[str, Range]] = _WipedMembrane.ranges | {"tau_a": TIME_CONSTANT, "beta": NOT_NEGATIVE}
+    ranges: ClassVar[Mapping[str, Range]] = {**_WipedMembrane.ranges, "tau_a": TIME_CONSTANT, "beta": NOT_NEGATIVE}
 
     tau_a: Constant = constant(200.0)
     beta: Constant = constant(0.1)
