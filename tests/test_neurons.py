@@ -328,14 +328,12 @@ def test_spikes_stand_above_the_observed_threshold_and_silence_at_or_below_it(na
     outputs, before, after = run(neuron, some_currents(1, 0.5))
     z = recurrent_output(outputs) > 0.5
     seen = neuron.observe(before, after)
-    assert next(iter(seen)) == "v"
-    inner = getattr(after, "neuron", after)
     period = getattr(getattr(neuron, "neuron", neuron), "n_refractory", 1)
     fired = np.asarray(z)
     refractory = np.zeros_like(fired)
     for lag in range(1, period):
         refractory[lag:] |= fired[:-lag]
-    assert fired.sum() > 20 and inner is not None
+    assert fired.sum() > 20
     assert (seen["v"] > seen["threshold"])[fired].all()
     assert (seen["v"] <= seen["threshold"])[~fired & ~refractory].all()
     if "alif" in name:  # and the threshold of the step after is another one
