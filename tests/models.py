@@ -4,7 +4,27 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from eprop import ALIF, GRU, LIF, LSTM, Filtered, Network, Neuron, Rate, Readout, Recurrent
+from eprop import (
+    ALIF,
+    ELSTM,
+    GRU,
+    LIF,
+    LRU,
+    LSTM,
+    RTU,
+    STDPALIF,
+    STDPLIF,
+    AdEx,
+    CubaLIF,
+    Filtered,
+    Izhikevich,
+    MinGRU,
+    Network,
+    Neuron,
+    Rate,
+    Readout,
+    Recurrent,
+)
 
 N_IN, N, N_OUT, TIME, BATCH = 4, 6, 2, 23, 2
 
@@ -38,18 +58,41 @@ MODELS = {
              threshold_scaling="adaptive"),
         ("tau_a",),
     ),
+    "stdp-lif": (STDPLIF(n_refractory=3), ("tau_m",)),
+    "stdp-alif": (
+        Filtered(STDPALIF(n_refractory=2, tau_a=30.0, beta=MIXED_BETA), tau_out=9.0),
+        ("tau_m", "tau_a", "beta", "v_th"),
+    ),
+    "cuba-lif": (Filtered(CubaLIF(tau_syn=4.0, n_refractory=2), tau_out=9.0), ("tau_m", "tau_syn", "v_th")),
+    "izhikevich": (Filtered(Izhikevich.fast_spiking(input_scale=20.0), tau_out=9.0), ("a", "b", "c", "d")),
+    "adex": (Filtered(AdEx(input_scale=2000.0), tau_out=9.0), ("g_l", "e_l", "tau_w", "a", "b", "v_reset")),
     "lstm": (LSTM(), ()),
     "lstm with filter": (Filtered(LSTM(), tau_out=5.0), ()),
     "gru": (GRU(), ()),
     "rate": (Filtered(Rate(tau_m=5.0), tau_out=8.0), ("tau_m", "tau_out")),
     "user's": (TwoByTwo(), ()),
 }  # fmt: skip
+
+ELEMENTWISE = {
+    "lru": (LRU.ring(jax.random.key(7), N, r_min=0.8, dtype=jnp.float64), ("nu", "theta")),
+    "rtu": (RTU.ring(jax.random.key(7), N, r_min=0.8, dtype=jnp.float64, activation="tanh"), ("nu", "theta")),
+    "linear rtu": (
+        Filtered(
+            RTU.ring(jax.random.key(7), N, dtype=jnp.float64, activation="tanh", recurrence="linear"), tau_out=5.0
+        ),
+        ("nu", "theta"),
+    ),
+    "min-gru": (MinGRU(), ()),
+    "elstm": (ELSTM.random(jax.random.key(7), N, scale=1.0, dtype=jnp.float64), ("w_f", "w_g", "w_o")),
+}
+"""Models without recurrent weights."""
+
 SMOOTH = ("lstm", "lstm with filter", "gru", "rate", "user's")
 
 
 def make(name, dtype=jnp.float64, **layer):
     """A network of the model, and inputs that make it spike."""
-    neuron, trainable = MODELS[name]
+    neuron, trainable = (MODELS | ELEMENTWISE)[name]
     layer = {"bias": True, "trainable": trainable} | layer
     recurrent = Recurrent(neuron, N_IN, N, key=jax.random.key(3), dtype=dtype, **layer)
     if recurrent.bias is not None:  # not zero, so that every gate matters from the first step

@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import pytest
+from eprop.eligibility._trajectory import contract_presynaptic, input_drive, unstack_currents
 
 from eprop import ALIF, BPTT, GRU, LSTM, Filtered, InvalidSetting, Network, Readout, Recurrent, make_rule, trainable
 from eprop.eligibility import (
@@ -21,7 +22,6 @@ from eprop.eligibility import (
     unroll_with_boundary,
     with_late_traces,
 )
-from eprop.eligibility._trajectory import contract_presynaptic, input_drive, unstack_currents
 from eprop.learning_signals import SyntheticGradient, boundary_loss
 from eprop.neurons import readout_output, recurrent_output, traced
 from eprop.rules import WINDOWED, EProp3

@@ -5,10 +5,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from eprop.eligibility._trajectory import record
 
 from eprop import ALIF, BPTT, Bidirectional, EProp1, Filtered, InvalidSetting, Network, Readout, Recurrent, make_rule
 from eprop.eligibility import stepwise_gradient, unroll, with_traces
-from eprop.eligibility._trajectory import record
 from eprop.networks import hold, trainable
 from eprop.neurons import readout_output
 from models import MIXED_BETA, N_IN, N_OUT, N, check_alive, difference, inputs

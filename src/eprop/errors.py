@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 
 class InvalidSetting(ValueError):
@@ -43,7 +44,7 @@ def require_positive(**values: object) -> None:
         require_entries(name, value, lambda x: x > 0, "must be above 0")
 
 
-def require_entries(name: str, value: object, holds: Callable[[Any], Any], rule: str) -> None:
+def require_entries(name: str, value: Any, holds: Callable[[Any], Any], rule: str) -> None:
     """Raise `InvalidSetting` unless `value` is a number or an array of numbers and `holds` is true of every entry.
 
     Args:
@@ -85,9 +86,9 @@ def whole_number(name: str, value: object, least: int, note: str = "") -> int:
 
 def _is_known(value: object) -> bool:
     """Whether there are entries to look at: not under a transformation, not a placeholder, not on other machines."""
-    if isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer):
+    if isinstance(value, jax.Array) and not isinstance(value, Tracer):
         return value.is_fully_addressable and not value.is_deleted()
-    return value is not None and not isinstance(value, (jax.core.Tracer, jax.ShapeDtypeStruct))
+    return value is not None and not isinstance(value, (Tracer, jax.ShapeDtypeStruct))
 
 
 def require_choice(name: str, value: str, choices: Iterable[str]) -> None:

@@ -38,12 +38,15 @@ def trace_structure(neuron: Neuron) -> TraceStructure:
     n, k = len(jax.tree.leaves(states)), neuron.num_currents
     scalar = jax.ShapeDtypeStruct((1, 1), dtype)
 
-    def tangents(constants, primals, tangents):
-        model = eqx.combine(constant_structure.unflatten(constants), rest)
-        return jax.jvp(lambda *a: _step(model, n, a, dtype), tuple(primals), tuple(tangents))[1]
+    counts = jax.eval_shape(lambda: _integers(neuron, dtype))
 
-    rows = jax.make_jaxpr(tangents)(constant_leaves, [scalar] * (n + k), [scalar] * (n + k)).jaxpr
-    first = len(constant_leaves) + n + k  # of the tangents, among the arguments
+    def tangents(constants, counts, primals, tangents):
+        model = eqx.combine(constant_structure.unflatten(constants), rest)
+        return jax.jvp(lambda *a: _step(model, n, a, dtype, counts), tuple(primals), tuple(tangents))[1]
+
+    rows = jax.make_jaxpr(tangents)(constant_leaves, counts, [scalar] * (n + k), [scalar] * (n + k)).jaxpr
+    first = len(constant_leaves) + len(counts) + n + k  # of the tangents, among the arguments
+    # A count (of a refractory period) varies as a state does.
     vary = set(range(first)) - {i for i, c in enumerate(constant_leaves) if not c.shape}
     depends = _dependences(rows)
     reads = [{i - first for i in row if i >= first} for row in depends]
@@ -70,11 +73,22 @@ def shared_recursion(neuron: Neuron, component: int, dtype) -> tuple[Float[Array
     return of(component), jnp.stack([of(n + q) for q in range(k)])
 
 
-def _step(model: Neuron, n: int, arguments, dtype) -> list[Array]:
-    """New traced state components from old ones and currents, of one neuron that was silent."""
+def _step(model: Neuron, n: int, arguments, dtype, counts: list[Array] | None = None) -> list[Array]:
+    """New traced state components from old ones and currents, of one neuron that was silent.
+
+    Args:
+        counts: the integer part of the state; None: as `init` has it.
+    """
     floating, integer = eqx.partition(model.init((1, 1), dtype), eqx.is_inexact_array)
+    if counts is not None:
+        integer = jax.tree.structure(integer).unflatten(counts)
     state = eqx.combine(jax.tree.structure(floating).unflatten(arguments[:n]), integer)
     return jax.tree.leaves(traced(model.step(state, tuple(arguments[n:]), jnp.zeros((1, 1), dtype))[0]))
+
+
+def _integers(model: Neuron, dtype) -> list[Array]:
+    """The integer leaves of a state (refractory counts)."""
+    return jax.tree.leaves(eqx.partition(model.init((1, 1), dtype), eqx.is_inexact_array)[1])
 
 
 def _dependences(jaxpr: Any) -> list[set[int]]:

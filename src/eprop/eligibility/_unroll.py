@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from eprop.eligibility._adjoint import Later, adjoint
+from eprop.eligibility._elementwise import require_elementwise
 from eprop.eligibility._pullbacks import Run, run
 from eprop.eligibility._traces import contract_traces, pending_of, settle
 from eprop.eligibility._types import (
@@ -73,13 +74,17 @@ def unroll(
         The outputs of all steps, `[time, batch, neuron]`; `y`, `[time, batch, output]` (None without `read`); the
         carry after the last step.
 
+    Raises:
+        InvalidSetting: for a step that is not elementwise, or a carry with the traces of another neuron.
+
     Approximation: with `"cut"`, recurrent signals (recurrent weights and reset) are cut, as if `z_prev` were wrapped in
         `stop_gradient`, and the returned carry is detached. Into `inputs` the gradient is `g_t W_in^T`: the part of the
         layer below's learning signal that passes through this layer's neurons, and with `"kept"` also through its
         recurrent connections within the window. `B` stands where the chain rule has `W_out`.
     """
-    constants, rest = split_constants(neuron)
+    require_elementwise(neuron)
     require_traces_of(neuron, carry.traces)
+    constants, rest = split_constants(neuron)
     floating, integer = eqx.partition(carry.state, eqx.is_inexact_array)
     traces = settle(neuron, carry.traces)
     kept = recurrence == "kept"

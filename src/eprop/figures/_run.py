@@ -88,7 +88,7 @@ def _adaptive(run: LoadedRun, n: int) -> np.ndarray | None:
 
 def _membranes(axes: Axes, sample: Sample, z: np.ndarray, spiking: bool) -> None:
     """Membrane against threshold of three neurons, one above the other; the state where there is no threshold."""
-    name = next(name for name in sample.observed if name != "threshold")
+    name = "v" if "v" in sample.observed else next(iter(sample.observed))
     v, threshold = sample.observed[name], sample.observed.get("threshold")
     score = z[:, : v.shape[1]].sum(0) if spiking else v.std(0)
     chosen = np.argsort(-score)[[0, len(score) // 4, len(score) // 2]]

@@ -11,7 +11,7 @@ from eprop.eligibility import Carry, Synapses, start, with_traces
 from eprop.errors import InvalidSetting, require
 from eprop.networks._constants import as_arrays, fixed_detached
 from eprop.networks._readout import Head, Readout, read
-from eprop.neurons import Filtered, FilteredState, Neuron, readout_output, recurrent_output
+from eprop.neurons import Filtered, FilteredState, Neuron, readout_output, recurrent_output, require_size
 from eprop.rules import Future, Rule
 
 
@@ -73,6 +73,7 @@ class Recurrent(eqx.Module):
             require(
                 mask is None or mask.shape == shape, f"{name}: expected shape {shape}, got {getattr(mask, 'shape', ())}"
             )
+        require_size(neuron, n)
         k_in, k_rec = _fed(neuron, neuron.input_currents), _fed(neuron, neuron.recurrent_currents)
         require(len(k_in) >= 1, f"neuron: {type(neuron).__name__} has no current that inputs feed")
         require(mask_rec is None or len(k_rec) > 0, "mask_rec: this neuron takes no recurrent currents")

@@ -1,5 +1,6 @@
 """Neuron models: what one neuron does in one step. None of them contains trace code."""
 
+from eprop.neurons._adex import AdEx as AdEx
 from eprop.neurons._base import Neuron as Neuron
 from eprop.neurons._base import Outputs as Outputs
 from eprop.neurons._base import State as State
@@ -16,13 +17,21 @@ from eprop.neurons._constants import TIME_CONSTANT as TIME_CONSTANT
 from eprop.neurons._constants import Constant as Constant
 from eprop.neurons._constants import Range as Range
 from eprop.neurons._constants import constant as constant
+from eprop.neurons._cuba import CubaLIF as CubaLIF
+from eprop.neurons._elstm import ELSTM as ELSTM
 from eprop.neurons._filtered import Filtered as Filtered
 from eprop.neurons._filtered import FilteredState as FilteredState
 from eprop.neurons._gated import GRU as GRU
 from eprop.neurons._gated import LSTM as LSTM
+from eprop.neurons._izhikevich import Izhikevich as Izhikevich
 from eprop.neurons._lif import ALIF as ALIF
 from eprop.neurons._lif import LIF as LIF
+from eprop.neurons._lru import LRU as LRU
+from eprop.neurons._min_gru import MinGRU as MinGRU
 from eprop.neurons._rate import Rate as Rate
+from eprop.neurons._rtu import RTU as RTU
+from eprop.neurons._stdp import STDPALIF as STDPALIF
+from eprop.neurons._stdp import STDPLIF as STDPLIF
 from eprop.neurons._surrogate import SURROGATES as SURROGATES
 from eprop.neurons._surrogate import Arctan as Arctan
 from eprop.neurons._surrogate import Exponential as Exponential

@@ -79,7 +79,10 @@ class Neuron(eqx.Module):
 
     @abc.abstractmethod
     def init(self, shape: tuple[int, ...], dtype: Any = jnp.float32) -> State:
-        """The state before the first step: a pytree of arrays of `shape` = `(batch, neuron)`."""
+        """The state before the first step: a pytree of arrays of `shape` = `(batch, neuron)`.
+
+        It is given, not learnt: where it is made of a constant, it holds `jax.lax.stop_gradient` of it.
+        """
 
     @abc.abstractmethod
     def step(
@@ -106,7 +109,7 @@ class Neuron(eqx.Module):
             before, state: the states at t-1 and at t, `[batch, neuron]`; leading axes of both are kept.
 
         Returns:
-            The membrane first; `threshold` where there is one, as the membrane met it at t. Here: the state at t.
+            `v`, the membrane, and `threshold` as it met it at t, where there is one. Here: the state at t.
         """
         leaves = jax.tree_util.tree_leaves_with_path(traced(state))
         return {jax.tree_util.keystr(path).strip(".[]'") or "state": leaf for path, leaf in leaves}

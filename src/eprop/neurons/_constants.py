@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from eprop.errors import require, require_entries
@@ -76,7 +77,7 @@ def as_constant(value: Any) -> Any:
 
     What is left is refused, by name, when the module is complete.
     """
-    if isinstance(value, bool) or isinstance(value, (jax.core.Tracer, jax.ShapeDtypeStruct)):
+    if isinstance(value, bool) or isinstance(value, (Tracer, jax.ShapeDtypeStruct)):
         return value
     if isinstance(value, (list, tuple)):
         try:

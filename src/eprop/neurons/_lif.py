@@ -30,9 +30,9 @@ class ALIFState(NamedTuple):
     r: Int[Array, "batch neuron"] | None
 
 
-def refractory_period() -> Any:
+def refractory_period(default: int = 1) -> Any:
     """The field `n_refractory`: a whole number of steps, at least 1."""
-    return eqx.field(default=1, converter=_whole_steps, static=True)
+    return eqx.field(default=default, converter=_whole_steps, static=True)
 
 
 def _whole_steps(value: Any) -> int:
@@ -163,7 +163,7 @@ class ALIF(IntegrateAndFire):
     Reference: Bellec et al. 2020, doi:10.1038/s41467-020-17236-y.
     """
 
-    ranges: ClassVar[Mapping[str, Range]] = IntegrateAndFire.ranges | {"tau_a": TIME_CONSTANT, "beta": NOT_NEGATIVE}
+    ranges: ClassVar[Mapping[str, Range]] = {**IntegrateAndFire.ranges, "tau_a": TIME_CONSTANT, "beta": NOT_NEGATIVE}
 
     tau_a: Constant = constant(200.0)
     beta: Constant = constant(0.1)

@@ -1,0 +1,104 @@
+"""The recurrent trace unit: a linear recurrent unit with a nonlinearity."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from eprop.errors import require_choice
+from eprop.neurons._base import Neuron
+from eprop.neurons._constants import FINITE, Constant, Range, constant
+from eprop.neurons._lru import eigenvalue, ring_of_eigenvalues
+
+Activation = Literal["relu", "tanh", "identity"]
+Recurrence = Literal["nonlinear", "linear"]
+
+ACTIVATIONS: dict[str, Callable] = {"relu": jax.nn.relu, "tanh": jnp.tanh, "identity": lambda x: x}
+
+
+class RTUState(NamedTuple):
+    c1: Float[Array, "batch neuron"]
+    c2: Float[Array, "batch neuron"]
+
+
+class RTU(Neuron):
+    """Recurrent trace unit (Elelimy et al. 2024): two real numbers that turn and decay, behind a nonlinearity f.
+
+        c1_t = f(g c1_{t-1} - p c2_{t-1} + n I_1),         r = exp(-exp(nu)),  n = sqrt(1 - r^2)
+        c2_t = f(g c2_{t-1} + p c1_{t-1} + n I_2),         g = r cos(exp(theta)),  p = r sin(exp(theta))
+        z_t = c1_t
+
+    With `recurrence="linear"` f stands behind the recurrence: `c1`, `c2` without it, and `z_t = f(c1_t)`. A unit gets
+    two
+    currents and no recurrent weights: its state is all that it remembers, and e-prop's gradient is RTRL's.
+
+    Detached: nothing.
+
+    Args:
+        nu: `log(-log r)`; number or array `[]` or `[neuron]` (trainable).
+        theta: logarithm of the angle a step; number or array (trainable).
+        activation: f: `"relu"`, `"tanh"` or `"identity"`.
+        recurrence: `"nonlinear"`: f inside; `"linear"`: f behind.
+
+    Departs from the source: the output is `c1`, one number a unit; the paper's layer hands on `c1` and `c2`. (With a
+    linear recurrence a turn of the input weights turns both.)
+
+    Raises:
+        InvalidSetting: for an unknown option.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from eprop.neurons import RTU
+        >>> units = RTU.ring(jax.random.key(0), 3, activation="tanh")
+        >>> zeros = jnp.zeros((1, 3))
+        >>> state, z = units.step(units.init((1, 3)), (zeros + 1.0, zeros), zeros)
+        >>> bool((jnp.abs(z) < 1).all())
+        True
+
+    Reference: Elelimy et al. 2024, arXiv 2409.01449, and the authors' code for `exp(theta)`.
+    """
+
+    num_currents: ClassVar[int] = 2
+    recurrent_currents: ClassVar[tuple[int, ...] | None] = ()
+    ranges: ClassVar[Mapping[str, Range]] = {"nu": FINITE, "theta": FINITE}
+
+    nu: Constant = constant(-2.25)
+    theta: Constant = constant(-2.25)
+    activation: Activation = eqx.field(default="relu", static=True)
+    recurrence: Recurrence = eqx.field(default="nonlinear", static=True)
+
+    def __check_init__(self) -> None:
+        require_choice("activation", self.activation, ACTIVATIONS)
+        require_choice("recurrence", self.recurrence, ("nonlinear", "linear"))
+
+    @classmethod
+    def ring(
+        cls,
+        key: PRNGKeyArray,
+        n: int,
+        r_min: float = 0.0,
+        r_max: float = 1.0,
+        max_phase: float = 2 * math.pi,
+        dtype: Any = jnp.float32,
+        **fields: Any,
+    ) -> "RTU":
+        """`n` units on a ring, as `LRU.ring`; `fields`: the unit's other fields."""
+        nu, theta = ring_of_eigenvalues(key, n, r_min, r_max, max_phase, dtype)
+        return cls(nu=nu, theta=theta, **fields)
+
+    def init(self, shape: tuple[int, ...], dtype: Any = jnp.float32) -> RTUState:
+        zeros = jnp.zeros(shape, dtype)
+        return RTUState(c1=zeros, c2=zeros)
+
+    def step(self, state, currents, z_prev):
+        g, p, n = eigenvalue(self.nu, self.theta)
+        f = ACTIVATIONS[self.activation]
+        c1 = g * state.c1 - p * state.c2 + n * currents[0]
+        c2 = g * state.c2 + p * state.c1 + n * currents[1]
+        if self.recurrence == "linear":
+            return RTUState(c1, c2), f(c1)
+        return RTUState(f(c1), f(c2)), f(c1)
