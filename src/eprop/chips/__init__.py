@@ -1,0 +1,1 @@
+"""Chips: e-prop in the arithmetic that a neuromorphic chip has."""
