@@ -73,7 +73,7 @@ def _dependency(product: Product, seen: Seen) -> Array:
 
 
 def _factor(factor: Factor, dependency: str, seen: Seen) -> Array:
-    """A variable, to be broadcast over `[pre, post]`; traces at the spike time of the dependency, or the epoch's end."""
+    """A variable, to be broadcast over `[pre, post]`; traces at the dependency's spike time, or at the end."""
     if factor.name in ("w", "t", "d"):
         return getattr(seen.synapses, factor.name)
     if factor.name in ("x0", "y0"):

@@ -78,9 +78,7 @@ def start(chip: Loihi, w_in: Any, w_rec: Any = None, tag: Any = None, delay: Any
         w_in, w_rec: integer weights `[n_in, n]` and `[n, n]`, -256 to 255. `w_rec` where there is such a connection.
         tag, delay: initial t and d of the synapses from inputs, `[n_in, n]`; 0 by default.
     """
-    require(
-        (w_rec is None) == (chip.rec is None), "w_rec: expected where there is a recurrent connection, and only there"
-    )
+    require((w_rec is None) == (chip.rec is None), "w_rec: expected with a recurrent connection, and only then")
     shapes = {"w_in": (chip.n_in, chip.n), "w_rec": (chip.n, chip.n)}
     zero = np.zeros((chip.n,), np.int32)
     connections = []

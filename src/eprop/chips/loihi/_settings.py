@@ -37,7 +37,7 @@ class Variant:
     learned_weight: Literal["integers", "rounded"] = "integers"
     """A learned weight is any integer, or rounded stochastically to its bits (nengo-loihi, brian2-loihi)."""
     trace_product: Literal["1/8", "1/4", "exact"] = "1/8"
-    """What a product of two traces is multiplied by: a mantissa of 4 or 3 bits (nengo-loihi), no shift (brian2-loihi)."""
+    """The factor on a product of two traces: a mantissa of 4 bits, of 3 (nengo-loihi), no shift (brian2-loihi)."""
     trace_decay: Literal["exponential", "linear"] = "exponential"
     """A trace's factor a step: exp(-1/tau), or 1 - 1/tau (brian2-loihi)."""
     impulse: Literal["fractional", "integer"] = "fractional"

@@ -19,9 +19,8 @@ def truncate(connection: Connection, variant: Variant, weights: Any) -> np.ndarr
     low, high = connection.range
     if connection.rule is None:
         w = np.clip(w, low, high)
-    if connection.sign_mode == "inhibitory" or (
-        variant.truncation == "towards-zero" and connection.sign_mode == "mixed"
-    ):
+    by_size = {"inhibitory": True, "excitatory": False, "mixed": variant.truncation == "towards-zero"}
+    if by_size[connection.sign_mode]:
         return np.sign(w) * (np.abs(w) >> connection.cut << connection.cut)
     return w >> connection.cut << connection.cut
 

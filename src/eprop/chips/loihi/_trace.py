@@ -97,7 +97,7 @@ def again(
     impulse: Int32[Array, "trace 2"],
     random: Int32[Array, "trace"],  # noqa: F821
 ) -> tuple[Array, Array]:
-    """The spiking phase of a step: a second or later spike of an epoch adds to the register at once; the last counts."""
+    """The spiking phase of a step: a second or later spike of an epoch adds to the register; the last counts."""
     twice = spikes & (spiked_at > 0)
     register = jnp.where(twice[None], pushed(register, impulse, random), register)
     return register, jnp.where(spikes, k, spiked_at)
