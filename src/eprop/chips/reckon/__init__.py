@@ -10,3 +10,8 @@ from eprop.chips.reckon._state import Neurons as Neurons
 from eprop.chips.reckon._state import ReckOnState as ReckOnState
 from eprop.chips.reckon._state import Weights as Weights
 from eprop.chips.reckon._state import start as start
+from eprop.chips.reckon._training import Initial as Initial
+from eprop.chips.reckon._training import Learnt as Learnt
+from eprop.chips.reckon._training import accuracy as accuracy
+from eprop.chips.reckon._training import initial as initial
+from eprop.chips.reckon._training import learn as learn
