@@ -300,14 +300,14 @@ def test_the_current_wraps_once_and_the_voltage_saturates():
 
     lif, zero = LoihiLIF(du=4095, dv=0, vth=131071), LIFState(np.zeros(5, np.int32), np.zeros(5, np.int32))
     a = np.array([2**17, 2**17 + 1, -(2**17), 2**18, 2**19], np.int32)
-    state, z = step(lif, Variant(), zero, a)
+    state, z, _ = step(lif, Variant(), zero, a)
     assert state.u.tolist() == [2**23, 64 - 2**23, 2**23, 0, 2**24]
     assert z.tolist() == [True, False, True, False, True]
     assert state.v.tolist() == [0, 64 - 2**23, 0, 0, 0]
     low = LIFState(zero.u, zero.v - 2**23 + 1)
-    state, _ = step(lif, Variant(), low, np.full(5, -7, np.int32))
+    state, _, _ = step(lif, Variant(), low, np.full(5, -7, np.int32))
     assert state.v.tolist() == [1 - 2**23] * 5
-    two, _ = step(lif, Variant(current_wrap="twos-complement"), zero, a)
+    two, _, _ = step(lif, Variant(current_wrap="twos-complement"), zero, a)
     assert two.u.tolist() == [-(2**23), 64 - 2**23, -(2**23), 0, 0]
 
 

@@ -1,1 +1,7 @@
-"""Chips: e-prop in the arithmetic that a neuromorphic chip has."""
+"""Chips: e-prop in the arithmetic that a neuromorphic chip has, and what it costs there."""
+
+from eprop.chips import loihi as loihi
+from eprop.chips import reckon as reckon
+from eprop.chips._cost import Cost as Cost
+from eprop.chips._cost import loihi_cost as loihi_cost
+from eprop.chips._cost import reckon_cost as reckon_cost

@@ -3,6 +3,9 @@
 from eprop.chips.loihi._draws import Draws as Draws
 from eprop.chips.loihi._draws import draw as draw
 from eprop.chips.loihi._draws import never as never
+from eprop.chips.loihi._eprop import EPropRule as EPropRule
+from eprop.chips.loihi._eprop import eprop_alif as eprop_alif
+from eprop.chips.loihi._eprop import eprop_lif as eprop_lif
 from eprop.chips.loihi._evaluate import Synapses as Synapses
 from eprop.chips.loihi._grammar import Factor as Factor
 from eprop.chips.loihi._grammar import Product as Product

@@ -23,8 +23,10 @@ def step(
     variant: Variant,
     state: LIFState,
     a: Int32[Array, "n"],  # noqa: F821
-) -> tuple[LIFState, Bool[Array, "n"]]:  # noqa: F821
+) -> tuple[LIFState, Bool[Array, "n"], Int32[Array, "n"]]:  # noqa: F821
     """One step with the sum of weights `a`: current, voltage, threshold, reset; see `LoihiLIF`.
+
+    Returns the state, the spikes, and the voltage before its reset.
 
     Exact in 32 bits while |a| < 2^24. Above 2^18 one wrap is not enough and the current leaves its 24 bits,
     as it does in the models.
@@ -40,7 +42,7 @@ def step(
         u = jnp.where(u > TOP, u - 2 * TOP, jnp.where(u <= -TOP, u + 2 * TOP, u))
     v = jnp.clip(shrink(state.v, 4096 - lif.dv) + u + bias(lif), -(TOP - 1), TOP - 1)
     z = v > lif.vth << 6
-    return LIFState(u, jnp.where(z, 0, v)), z
+    return LIFState(u, jnp.where(z, 0, v)), z, v
 
 
 def shrink(x: Int32[Array, "n"], factor: int) -> Int32[Array, "n"]:  # noqa: F821

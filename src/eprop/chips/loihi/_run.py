@@ -19,8 +19,9 @@ from eprop.chips.loihi._synapse import dendrite, truncate
 from eprop.chips.loihi._trace import SENT, TraceConstants, again, history, trace_constants
 from eprop.errors import require
 
-Send = Callable[[LIFState, Array, Array], Array]
-"""What neurons send: from their state and spikes and the step's row of `sent`, y1, y2 and y3, int32 `[3, n]`."""
+Send = Callable[[Array, Array, Array], Array]
+"""What neurons send: from their voltage before its reset, their spikes and the step's row of `sent`, y1, y2 and y3,
+int32 `[3, n]`."""
 
 
 class ConnectionState(NamedTuple):
@@ -177,8 +178,8 @@ def _step(chip, send, record, tables, state, xs):
     """One step, in the order that `run` says."""
     spikes, sent, rows = xs
     a = state.dense.a + (0 if state.rec is None else state.rec.a)
-    neurons, z = _neuron.step(chip.lif, chip.variant, state.neurons, a)
-    y = sent if send is None else send(neurons, z, sent)
+    neurons, z, before = _neuron.step(chip.lif, chip.variant, state.neurons, a)
+    y = sent if send is None else send(before, z, sent)
     step = state.step + 1
     both, shown = [], []
     for connection, old, pre, table, row in zip(

@@ -42,7 +42,7 @@ REGISTERS: dict[Use, ShiftRegister] = {
     "readout": ShiftRegister(22, 1, 28, 16, (1, *range(22, 1, -1))),
 }
 """Rounding of membranes and input and recurrent traces; of output traces and outputs; noise; input and recurrent
-weights; output weights. From the chip's public design (doi:10.1109/ISSCC42614.2022.9731734)."""
+weights; output weights. From the chip's public design (arXiv 2208.09759)."""
 
 
 def words(use: Use, advances: int) -> np.ndarray:

@@ -31,12 +31,13 @@ class Result(NamedTuple):
 class Events(NamedTuple):
     """Counted over a sample.
 
-    inputs, spikes: events delivered. pairs: indices that had one of them. learning_ticks: ticks with phase E.
-    touched_in, touched_rec, touched_out: synapses read and written by it; moved_*: weights that changed.
+    inputs, spikes: events delivered, of each input and each neuron. pairs: indices that had one of them.
+    learning_ticks: ticks with phase E. touched_in, touched_rec, touched_out: synapses read and written by it;
+    moved_in, ...: weights that changed.
     """
 
-    inputs: Int32[Array, ""]
-    spikes: Int32[Array, ""]
+    inputs: Int32[Array, "n_in"]  # noqa: F821
+    spikes: Int32[Array, "n_rec"]  # noqa: F821
     pairs: Int32[Array, ""]
     learning_ticks: Int32[Array, ""]
     touched_in: Int32[Array, ""]
@@ -121,7 +122,7 @@ def _run(chip, for_step, for_learning, state, inputs, target, valid, record):
     neurons, generators = deliver(chip, for_step, state.weights, rest(chip), state.generators, inputs[0])
     first = neurons
     step = partial(_tick, chip, for_step, for_learning, record)
-    begin = (state.weights, neurons, generators, jnp.zeros((chip.n_out,), jnp.int32), _no_events())
+    begin = (state.weights, neurons, generators, jnp.zeros((chip.n_out,), jnp.int32), _no_events(chip))
     xs = (inputs[1:] & ~last[:, None], target[1:], valid[1:], valid[1:] & ~last, last)
     (weights, neurons, generators, counts, events), rows = jax.lax.scan(step, begin, xs)
     events = _count(events, inputs[0], jnp.zeros((chip.n_rec,), bool), jnp.zeros((), bool), jnp.zeros((6,), jnp.int32))
@@ -165,11 +166,11 @@ def _learn(chip, for_learning, weights, neurons, generators, found):
 
 def _count(events: Events, x: Array, z: Array, learns: Array, work: Array) -> Events:
     """The counts, one tick further."""
-    inputs, spikes = x.sum(dtype=jnp.int32), z.sum(dtype=jnp.int32)
     pairs = (jnp.zeros_like(z).at[: x.shape[0]].set(x) | z).sum(dtype=jnp.int32)
-    new = [inputs, spikes, pairs, learns.astype(jnp.int32), *work]
+    new = [x.astype(jnp.int32), z.astype(jnp.int32), pairs, learns.astype(jnp.int32), *work]
     return Events(*(old + more for old, more in zip(events, new, strict=True)))
 
 
-def _no_events() -> Events:
-    return Events(*(jnp.zeros((), jnp.int32) for _ in Events._fields))
+def _no_events(chip: ReckOn) -> Events:
+    sizes = {"inputs": (chip.n_in,), "spikes": (chip.n_rec,)}
+    return Events(*(jnp.zeros(sizes.get(name, ()), jnp.int32) for name in Events._fields))

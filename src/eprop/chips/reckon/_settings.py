@@ -25,7 +25,7 @@ class ReckOn:
         >>> ReckOn(n_rec=64).pairs
         32
 
-    Reference: Frenkel & Indiveri 2022, doi:10.1109/ISSCC42614.2022.9731734; public design, commit 5e5c0be.
+    Reference: Frenkel & Indiveri 2022, arXiv 2208.09759; public design, commit 5e5c0be.
     """
 
     n_in: int = 40
