@@ -7,18 +7,22 @@ import numpy as np
 from eprop.errors import InvalidSetting, require
 
 
+def _whole(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.bool_))
+
+
 def require_range(**values: tuple[Any, int, int]) -> None:
     """Raise `InvalidSetting` for the first `name=(value, low, high)` that is no integer from `low` to `high`."""
     for name, (value, low, high) in values.items():
-        whole = isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.bool_))
-        require(whole and low <= value <= high, f"{name} = {value!r}: must be an integer from {low} to {high}")
+        require(
+            _whole(value) and bool(low <= value <= high), f"{name} = {value!r}: must be an integer from {low} to {high}"
+        )
 
 
 def require_bits(name: str, value: Any, bits: int) -> None:
     """Raise `InvalidSetting` unless `value` fits in so many unsigned bits."""
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.bool_))
     require(
-        whole and 0 <= value < 2**bits,
+        _whole(value) and bool(0 <= value < 2**bits),
         f"{name} = {value!r}: must be an integer from 0 to {2**bits - 1}, its register has {bits} bits",
     )
 

@@ -1,6 +1,6 @@
 """The random numbers of a learning connection: drawn before a run, or handed over as recorded."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -76,7 +76,7 @@ def by_step(draws: Draws, rule: LearningRule, steps: int, start: int = 0) -> Ste
     halves = lambda x: np.stack([x >> LOW, x & (2**LOW - 1)], axis=-1).astype(np.int32)  # noqa: E731
     impulse = lambda x, n, index: each(np.asarray(x), n)[index].astype(np.int32)  # noqa: E731
     decay = lambda x, n: halves(each(np.asarray(x, np.int64), n)[at])  # noqa: E731
-    rows: Any = StepDraws(
+    rows = (
         decay(draws.x_decay, 2), decay(draws.y_decay, 3),
         impulse(draws.x_impulse, 2, at), impulse(draws.y_impulse, 3, at), impulse(draws.y_impulse, 3, at - 1),
         (np.asarray(draws.w, np.int64)[epoch] >> 37).astype(np.int32),

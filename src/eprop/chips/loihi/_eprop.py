@@ -138,7 +138,7 @@ def _number(name: str, value: float, errors: dict[str, float]) -> str:
     error = m * 2.0**e / value - 1
     require(
         abs(error) < 0.25,
-        f"{name}: needs the constant {value:.6g}, too far from m*2^E, m 1 to 7, E -7 to 8; change its unit",
+        f"{name}: needs the constant {value:.6g}, no m*2^E with m <= 7, E >= -7 is near",
     )
     if error:
         errors[name] = error

@@ -127,7 +127,7 @@ def _run(chip, for_step, for_learning, state, inputs, target, valid, record):
     (weights, neurons, generators, counts, events), rows = jax.lax.scan(step, begin, xs)
     events = _count(events, inputs[0], jnp.zeros((chip.n_rec,), bool), jnp.zeros((), bool), jnp.zeros((6,), jnp.int32))
     result = Result(jnp.argmax(counts).astype(jnp.int32), counts, neurons.o, events)
-    if record:
+    if rows is not None:
         before = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b[:-1]]), first, rows.P)
         rows = rows._replace(P=before)
     return ReckOnState(weights, generators), result, rows

@@ -40,7 +40,7 @@ def step_constants(chip: ReckOn) -> StepConstants:
     count, pairs = int(draws.sum()), chip.pairs
     leak, leak7 = (lambda n: (_lfsr.words("leak", n), _lfsr.jumps("leak", n)[-1])), "leak7"
     u_columns, u_jump = leak(max(count, 1))
-    return StepConstants(
+    found = (
         np.repeat(alpha, 2), np.repeat(np.array(chip.per_pair("thr"), np.int32), 2),
         np.maximum(np.cumsum(draws) - draws, 0).clip(max=max(count - 1, 0)).astype(np.int32),
         u_columns, u_jump if count else _lfsr.jumps("leak", 1)[0], *leak(pairs),
@@ -48,6 +48,7 @@ def step_constants(chip: ReckOn) -> StepConstants:
         _lfsr.words(leak7, OUTPUT_WORDS), _lfsr.jumps(leak7, OUTPUT_WORDS)[-1],
         _lfsr.words("noise", pairs), _lfsr.jumps("noise", pairs)[-1],
     )  # fmt: skip
+    return StepConstants(*found)  # pyright: ignore[reportArgumentType]
 
 
 def leak(

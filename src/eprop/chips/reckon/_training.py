@@ -89,18 +89,19 @@ def learn(
     require(chip.n_in == task.n_in, f"n_in = {chip.n_in}: the task has {task.n_in} inputs")
     require(chip.n_out == task.n_out, f"n_out = {chip.n_out}: the task has {task.n_out} classes")
     require(not chip.regression, "regression = 1: this function learns classes")
-    state = initial(chip, seed, spread) if state is None else state
+    core = initial(chip, seed, spread) if state is None else state
     key_train, key_test = jax.random.split(jax.random.key(seed))
-    correct, tested, events, done = [], [], None, 0
+    correct, tested, done = [], [], 0
+    events = Events(*(np.zeros((), np.int64) for _ in Events._fields))  # pyright: ignore[reportArgumentType]
     while done < samples:
         count = min(test_every, samples - done)
         keys = jax.vmap(partial(jax.random.fold_in, key_train))(jnp.arange(done, done + count))
-        state, (right, counted) = _many(chip, task, constants(chip), state, keys)
+        core, (right, counted) = _many(chip, task, constants(chip), core, keys)
         counted = jax.tree.map(lambda a: np.asarray(a, np.int64).sum(0), counted)
-        events = counted if events is None else jax.tree.map(np.add, events, counted)
+        events = jax.tree.map(np.add, events, counted)
         correct, done = [*correct, right], done + count
-        tested.append((done, accuracy(chip, task, state, key_test, test)))
-    return Learnt(state, jnp.concatenate(correct), tested, Events(*events))  # pyright: ignore[reportArgumentType]
+        tested.append((done, accuracy(chip, task, core, key_test, test)))
+    return Learnt(core, jnp.concatenate(correct), tested, events)
 
 
 def accuracy(chip: ReckOn, task: Task, state: ReckOnState, key: PRNGKeyArray, samples: int) -> float:
