@@ -1,6 +1,6 @@
 """How near updates in a chip's integers are to e-prop's in float: a table and a picture.
 
-    python examples/chip_updates.py FILE.png
+python examples/chip_updates.py FILE.png
 """
 
 import sys
@@ -17,7 +17,8 @@ def main(path: str) -> None:
     reckon_rates, exponents = (8, 12, 16, 20), (-7, -6, -5, -4, -3)
     panels = {
         "ReckOn, LIF": {
-            f"$2^{{{rate - 32}}}$": reckon_agreement(reckon.ReckOn(regul_mode=0, lr_p_winp=rate)) for rate in reckon_rates
+            f"$2^{{{rate - 32}}}$": reckon_agreement(reckon.ReckOn(regul_mode=0, lr_p_winp=rate))
+            for rate in reckon_rates
         },
         "Loihi, LIF": {f"$2^{{{e}}}$": loihi_agreement("lif", e) for e in exponents},
         "Loihi, ALIF": {f"$2^{{{e}}}$": loihi_agreement("alif", e) for e in exponents},

@@ -8,3 +8,7 @@ from eprop.chips._agreement import reckon_agreement as reckon_agreement
 from eprop.chips._cost import Cost as Cost
 from eprop.chips._cost import loihi_cost as loihi_cost
 from eprop.chips._cost import reckon_cost as reckon_cost
+from eprop.chips._quantised import Quantised as Quantised
+from eprop.chips._quantised import QuantisedState as QuantisedState
+from eprop.chips._quantised import quantise as quantise
+from eprop.chips._quantised import unit_update as unit_update
