@@ -6,12 +6,11 @@ from typing import Any, Literal, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, UInt32
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree, UInt32
 
 from eprop.chips._checks import require_range
 from eprop.errors import require, require_choice
 from eprop.neurons import Neuron
-from eprop.neurons._base import State
 
 Rounding = Literal["nearest", "stochastic"]
 
@@ -70,7 +69,7 @@ def unit_update(
 
 
 class QuantisedState(NamedTuple):
-    neuron: State
+    neuron: PyTree
     random: UInt32[Array, "batch neuron"] | None  # a generator a neuron, where rounding is stochastic
 
 
