@@ -311,6 +311,15 @@ def test_the_current_wraps_once_and_the_voltage_saturates():
     assert two.u.tolist() == [-(2**23), 64 - 2**23, -(2**23), 0, 0]
 
 
+def test_sums_stop_one_beyond_their_register_below_and_at_it_above():
+    rule = LearningRule(dw="-2^3*u0*w", dt="-2^3*u0*w", dd="2^3*u0*w", rounding="off")
+    chip = Loihi(2, 1, dense=Connection(rule=rule))
+    state, _ = loihi.run(chip, loihi.start(chip, np.array([[254], [-254]])), np.zeros((1, 2), int))
+    assert state.dense.synapses.t[:, 0].tolist() == [-257, 255]
+    assert state.dense.synapses.w[:, 0].tolist() == [-256, 255]
+    assert state.dense.synapses.d[:, 0].tolist() == [255, 0]
+
+
 def test_integers_need_no_64_bit_mode():
     with jax.enable_x64(False):
         jax.clear_caches()
