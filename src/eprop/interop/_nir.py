@@ -104,7 +104,7 @@ def _graph(network: Network, discretisation: Discretisation) -> Any:
         w_in, w_rec = np.asarray(synapses.w_in[:, 0]).T, np.asarray(synapses.w_rec[:, 0]).T
         bias = None if layer.bias is None else np.asarray(layer.bias[0])
         nodes[f"w_in_{n}"] = nir.Linear(w_in) if bias is None else nir.Affine(w_in, bias)
-        nodes[f"lif_{n}"] = nir.LIF(**_membrane(_inner(layer.neuron), layer.size, discretisation))
+        nodes[f"lif_{n}"] = _membrane(nir, _inner(layer.neuron), layer.size, discretisation)
         nodes[f"w_rec_{n}"] = nir.Linear(w_rec)
         edges += [(before, f"w_in_{n}"), (f"w_in_{n}", f"lif_{n}"), (f"lif_{n}", f"w_rec_{n}")]
         edges.append((f"w_rec_{n}", f"lif_{n}"))
@@ -124,17 +124,21 @@ def _graph(network: Network, discretisation: Discretisation) -> Any:
         path = [before, "w_out", "output"]
     nodes["output"] = nir.Output({"output": np.array([len(bias)])})
     edges += list(zip(path[:-1], path[1:], strict=True))
-    metadata = {"dt": _inner(layers[0].neuron).dt / 1000, "discretisation": discretisation, "reset": "approximate"}
+    metadata: dict[str, Any] = {
+        "dt": _inner(layers[0].neuron).dt / 1000,
+        "discretisation": discretisation,
+        "reset": "approximate",
+    }
     return nir.NIRGraph(nodes, edges, metadata=metadata)
 
 
-def _membrane(neuron: LIF, n: int, discretisation: Discretisation) -> dict[str, np.ndarray]:
-    """NIR's constants of a LIF population."""
+def _membrane(nir: Any, neuron: LIF, n: int, discretisation: Discretisation) -> Any:
+    """A LIF population in NIR's constants."""
     each = lambda value: np.broadcast_to(np.asarray(value, float), (n,)).copy()  # noqa: E731
     alpha = np.exp(-neuron.dt / each(neuron.tau_m))
     r = 1 / (1 - alpha) if neuron.input_gain == "one" else np.ones(n)
     tau, zero = _tau(alpha, neuron.dt, discretisation), np.zeros(n)
-    return {"tau": tau, "r": r, "v_leak": zero, "v_threshold": each(neuron.v_th), "v_reset": zero.copy()}
+    return nir.LIF(tau=tau, r=r, v_leak=zero, v_threshold=each(neuron.v_th), v_reset=zero.copy())
 
 
 def _tau(decay: np.ndarray, dt: float, discretisation: Discretisation) -> np.ndarray:
