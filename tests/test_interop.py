@@ -10,6 +10,8 @@ from eprop import ALIF, GRU, LIF, LSTM, Bidirectional, EProp1, Filtered, Invalid
 from eprop.interop import from_npz, from_safetensors, named_arrays, to_nir, to_npz, to_safetensors
 
 nir = pytest.importorskip("nir")
+pytest.importorskip("safetensors")
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
 def network(neuron=None, tau_out=20.0, bias=False):
@@ -54,8 +56,7 @@ def interpreted(graph, inputs, dt=1e-3, decay="euler"):
     return np.array(spikes), np.array(y)
 
 
-@pytest.mark.parametrize("decay", ["euler", "exponential"])
-@pytest.mark.parametrize("tau_out", [20.0, None])
+@pytest.mark.parametrize(("decay", "tau_out"), [("euler", 20.0), ("exponential", None)])
 def test_the_share_of_spikes_that_differ_is_that_of_an_interpreter(tmp_path, decay, tau_out):
     made = network(tau_out=tau_out, bias=True)
     exported = to_nir(made, approximate=True, inputs=INPUTS, discretisation=decay)
@@ -75,8 +76,7 @@ def test_until_the_first_spike_outputs_are_the_same():
     assert np.allclose(y, np.asarray(quiet(jnp.asarray(INPUTS), EProp1("symmetric")).y)[:, 0], atol=1e-6)
 
 
-@pytest.mark.parametrize("form", ["npz", "safetensors"])
-@pytest.mark.parametrize("neuron", [ALIF(), LSTM()], ids=["alif", "lstm"])
+@pytest.mark.parametrize(("form", "neuron"), [("npz", ALIF()), ("safetensors", LSTM())], ids=["npz", "safetensors"])
 def test_arrays_go_to_a_file_and_back(tmp_path, form, neuron):
     write, read = {"npz": (to_npz, from_npz), "safetensors": (to_safetensors, from_safetensors)}[form]
     made = network(neuron)
