@@ -29,7 +29,7 @@ def test_stochastic_rounding_is_unbiased(value):
 
 
 def test_a_neurons_own_rounding_is_unbiased_over_neurons_and_steps():
-    neuron = Quantised(LIF(tau_m=1e9, v_th=100.0), bits=8, ranges=128.0, rounding="stochastic")
+    neuron = Quantised(LIF(tau_m=1e9, v_th=100.0), bits=8, spans=128.0, rounding="stochastic")
     state, total = neuron.init((10, 1000)), []
     for _ in range(100):  # each step adds 0.3 of a unit and rounds
         before = state.neuron.v
@@ -78,7 +78,7 @@ MODELS = [
 def test_with_many_bits_the_gradient_is_the_float_one(neuron):
     exact, z = gradient(neuron)
     assert np.abs(exact).max() > 0 and z.any()
-    fine, _ = gradient(Quantised(neuron, bits=32, ranges=64.0))  # 60 steps: an ALIF neuron's b stays below
+    fine, _ = gradient(Quantised(neuron, bits=32, spans=64.0))  # 60 steps: an ALIF neuron's b stays below
     assert np.abs(fine - exact).max() / np.abs(exact).max() < 1e-6
 
 
@@ -86,14 +86,14 @@ def test_with_many_bits_the_gradient_is_the_float_one(neuron):
 def test_the_error_halves_with_each_bit():
     """A smooth model: over 8 more bits the error falls by 2^8, give or take a factor of 4."""
     exact, _ = gradient(LSTM())
-    error = lambda bits: np.abs(gradient(Quantised(LSTM(), bits=bits, ranges=4.0))[0] - exact).max()  # noqa: E731
+    error = lambda bits: np.abs(gradient(Quantised(LSTM(), bits=bits, spans=4.0))[0] - exact).max()  # noqa: E731
     few, many = error(8), error(16)
     assert 64 < few / many < 1024
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_gives_others():
     def run(seed):
-        neuron = Quantised(LSTM(), bits=6, ranges=4.0, rounding="stochastic", seed=seed)
+        neuron = Quantised(LSTM(), bits=6, spans=4.0, rounding="stochastic", seed=seed)
         state = neuron.init((2, 5))
         for _ in range(10):
             state, _ = neuron.step(state, (jnp.full((2, 5), 0.3),) * 4, jnp.zeros((2, 5)))
@@ -108,7 +108,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_gives_others():
         (lambda: Quantised(LIF(), bits=1), "bits = 1: must be an integer from 2 to 32"),
         (lambda: Quantised(LIF(), bits=33), "bits = 33"),
         (lambda: Quantised(ALIF(), bits=(8, 8, 8)), "ALIF has 2 state components"),
-        (lambda: Quantised(LIF(), ranges=0.0), "range = 0.0: must be above 0"),
+        (lambda: Quantised(LIF(), spans=0.0), "range = 0.0: must be above 0"),
         (lambda: Quantised(LIF(), rounding="up"), "rounding = 'up': must be one of nearest, stochastic"),
     ],
 )

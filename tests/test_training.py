@@ -18,8 +18,8 @@ from eprop.experiments import REPRODUCTIONS, reproduction_of, start_reproduction
 from eprop.settings import Experiment, NetworkSettings, OptimiserSettings, RuleSettings, RunSettings
 from eprop.tasks import TASKS, PatternGeneration
 from eprop.training import (
-    Learner,
     RunFolder,
+    SequenceTrainer,
     build_optimiser,
     experiment_from_json,
     experiment_to_json,
@@ -65,21 +65,21 @@ def test_a_run_leaves_its_folder_complete(tmp_path):
 @pytest.mark.parametrize("rule", ["bptt", "truncated_bptt:7", "rtrl", "eprop1:adaptive"])
 def test_every_rule_trains_and_compiles_once(rule):
     experiment = dataclasses.replace(small(rule), network=NetworkSettings(neuron="rate", neurons=3))
-    learner = Learner(experiment, [0, 1])
-    state = learner.init()
-    before = jax.tree.map(np.array, state.arrays)
+    trainer = SequenceTrainer(experiment, [0, 1])
+    state = trainer.init()
+    before = jax.tree.map(np.array, state.learner.network)
     for i in range(5):
-        state, loss = learner.update(state, learner.data, jnp.asarray(i))
+        state, loss = trainer.update(state, trainer.data, jnp.asarray(i))
     assert np.isfinite(np.asarray(loss)).all()
-    assert learner.update._cache_size() == 1
-    assert float(jnp.abs(state.arrays.layers[0].w_rec - before.layers[0].w_rec).max()) > 1e-4
-    moved = float(jnp.abs(state.arrays.readout.feedback_weights - before.readout.feedback_weights).max())
+    assert trainer.update._cache_size() == 1
+    assert float(jnp.abs(state.learner.network.layers[0].w_rec - before.layers[0].w_rec).max()) > 1e-4
+    moved = float(jnp.abs(state.learner.network.readout.feedback_weights - before.readout.feedback_weights).max())
     assert (moved > 0) == (rule == "eprop1:adaptive")
 
 
 def test_all_rules_start_from_the_same_weights_and_see_the_same_data():
-    one, other = (Learner(small(rule), [3]) for rule in ("bptt", "eprop1:random"))
-    same = jax.tree.map(lambda a, b: bool((a == b).all()), one.init().arrays, other.init().arrays)
+    one, other = (SequenceTrainer(small(rule), [3]) for rule in ("bptt", "eprop1:random"))
+    same = jax.tree.map(lambda a, b: bool((a == b).all()), one.init().learner.network, other.init().learner.network)
     assert jax.tree.all(same)
     same = jax.tree.map(lambda a, b: bool((a == b).all()), one.data, other.data)
     assert jax.tree.all(same)
@@ -89,7 +89,7 @@ def test_adaptive_feedback_starts_on_a_scale_of_its_own():
     def weights(rule):
         experiment = small(rule)
         network = dataclasses.replace(experiment.network, feedback_scale=1.0, adaptive_feedback_scale=0.25)
-        return Learner(dataclasses.replace(experiment, network=network), [3]).init().arrays.readout
+        return SequenceTrainer(dataclasses.replace(experiment, network=network), [3]).init().learner.network.readout
 
     random, adaptive = weights("eprop1:random"), weights("eprop1:adaptive")
     assert jnp.array_equal(adaptive.feedback_weights, 0.25 * random.feedback_weights)
@@ -145,7 +145,7 @@ def test_a_diverging_run_stops_with_the_iteration_and_keeps_good_weights(tmp_pat
     folder = new_folder(tmp_path / "run", experiment)
     with pytest.raises(RunFailed, match=r"iteration \d+: loss or gradient is not finite.*learning_rate"):
         train(experiment, folder, task="pattern-generation")
-    arrays = load_run(folder.path).state.arrays
+    arrays = load_run(folder.path).state.learner.network
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(arrays) if jnp.issubdtype(x.dtype, jnp.floating))
 
 
@@ -177,9 +177,9 @@ def test_a_cosine_falls_to_zero_by_the_last_update():
 
 def test_updates_within_a_sequence_keep_the_schedule_and_refuse_what_they_leave_out():
     experiment = dataclasses.replace(small(update_window=20), optimiser=OptimiserSettings(cosine_decay=True))
-    assert Learner(experiment, [0])._windows() == 3
+    assert SequenceTrainer(experiment, [0]).windows == 3
     with pytest.raises(InvalidSetting, match="update_window = 50: must divide the 60 steps"):
-        Learner(small(update_window=50), [0])
+        SequenceTrainer(small(update_window=50), [0])
     with pytest.raises(InvalidSetting, match="weight_penalty = 0.1: not with update_window"):
         dataclasses.replace(experiment, optimiser=OptimiserSettings(weight_penalty=0.1))
 
@@ -241,38 +241,38 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, capsys, mon
 def test_a_parameter_out_of_the_rules_reach_is_named():
     stack = NetworkSettings(neuron="lsnn", neurons=6, layers=2, trainable=("tau_out",))
     with pytest.raises(InvalidSetting, match=r"no path of it reaches layers\[0\]\.neuron\.tau_out, which"):
-        Learner(dataclasses.replace(small(), network=stack), [0]).init()
+        SequenceTrainer(dataclasses.replace(small(), network=stack), [0]).init()
     reached = dataclasses.replace(stack, trainable=("tau_m", "beta"))
-    Learner(dataclasses.replace(small("eprop1:random"), network=reached), [0]).init()
+    SequenceTrainer(dataclasses.replace(small("eprop1:random"), network=reached), [0]).init()
 
 
 def test_kolen_pollack_decay_brings_feedback_towards_the_readout():
     experiment = dataclasses.replace(
         small("eprop1:adaptive"), optimiser=OptimiserSettings(learning_rate=0.01, kolen_pollack_decay=0.05)
     )
-    learner = Learner(experiment, [0])
-    state = learner.init()
+    trainer = SequenceTrainer(experiment, [0])
+    state = trainer.init()
 
     def alignment(state):
-        w, b = state.arrays.readout.weight.ravel(), state.arrays.readout.feedback_weights.ravel()
+        w, b = state.learner.network.readout.weight.ravel(), state.learner.network.readout.feedback_weights.ravel()
         return float(w @ b / jnp.linalg.norm(w) / jnp.linalg.norm(b))
 
     before = alignment(state)
     for i in range(60):
-        state, _ = learner.update(state, learner.data, jnp.asarray(i))
+        state, _ = trainer.update(state, trainer.data, jnp.asarray(i))
     assert alignment(state) > max(0.8, before)
 
 
 def test_trained_constants_move_and_others_stay():
     network = NetworkSettings(neuron="lsnn", neurons=8, trainable=("tau_a", "beta"))
     experiment = dataclasses.replace(small("eprop1:symmetric"), network=network)
-    learner = Learner(experiment, [0])
-    state = learner.init()
-    before = learner.network(state).layers[0].neuron.neuron
+    trainer = SequenceTrainer(experiment, [0])
+    state = trainer.init()
+    before = trainer.network(state).layers[0].neuron.neuron
     beta, tau_a = np.array(before.beta), np.array(before.tau_a)
     for i in range(5):
-        state, _ = learner.update(state, learner.data, jnp.asarray(i))
-    after = learner.network(state).layers[0].neuron.neuron
+        state, _ = trainer.update(state, trainer.data, jnp.asarray(i))
+    after = trainer.network(state).layers[0].neuron.neuron
     assert np.abs(after.beta - beta).max() > 0 and np.abs(after.tau_a - tau_a).max() > 0
     assert after.tau_m == before.tau_m
 
@@ -282,11 +282,11 @@ def test_eprop1_learns_the_tutorial_pattern(feedback):
     """Bound: over ten seeds the nMSE after 250 iterations was between 0.2 and 0.75, and starts near 1."""
     tutorial = TASKS["pattern-generation"]["tutorial"]
     experiment = dataclasses.replace(tutorial, rule=RuleSettings(rule=f"eprop1:{feedback}"))
-    learner = Learner(experiment, [0, 1])
-    state = learner.init()
+    trainer = SequenceTrainer(experiment, [0, 1])
+    state = trainer.init()
     for i in range(250):
-        state, _ = learner.update(state, learner.data, jnp.asarray(i))
-    metric, _ = learner.evaluate(state, learner.data, jnp.asarray(0))
+        state, _ = trainer.update(state, trainer.data, jnp.asarray(i))
+    metric, _ = trainer.evaluate(state, trainer.data, jnp.asarray(0))
     assert np.asarray(metric).mean() < 0.75
 
 

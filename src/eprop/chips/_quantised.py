@@ -88,7 +88,7 @@ class Quantised(Neuron):
         neuron: the model to wrap.
         bits: bits of each state component, sign included, 2 to 32 (floats of 32 bits hold 24 of them); one number, or
             one a component in the order of the state's floating leaves.
-        ranges: what each component's grid spans, in its own units, above 0; one number or one a component.
+        spans: what each component's grid spans, in its own units, above 0; one number or one a component.
         rounding: nearest, or stochastic (unbiased, a draw for each number).
         seed: of the draws.
 
@@ -96,7 +96,7 @@ class Quantised(Neuron):
         >>> import jax.numpy as jnp
         >>> from eprop import LIF
         >>> from eprop.chips import Quantised
-        >>> neuron = Quantised(LIF(), bits=4, ranges=1.0)
+        >>> neuron = Quantised(LIF(), bits=4, spans=1.0)
         >>> state, z = neuron.step(neuron.init((1, 2)), (jnp.array([[0.3, 0.7]]),), jnp.zeros((1, 2)))
         >>> state.neuron.v.tolist(), z.tolist()
         ([[0.25, 0.75]], [[0.0, 1.0]])
@@ -104,7 +104,7 @@ class Quantised(Neuron):
 
     neuron: Neuron
     bits: int | tuple[int, ...] = eqx.field(default=8, static=True)
-    ranges: float | tuple[float, ...] = eqx.field(default=2.0, static=True)
+    spans: float | tuple[float, ...] = eqx.field(default=2.0, static=True)
     rounding: Rounding = eqx.field(default="nearest", static=True)
     seed: int = eqx.field(default=0, static=True)
 
@@ -112,13 +112,13 @@ class Quantised(Neuron):
         require_choice("rounding", self.rounding, ("nearest", "stochastic"))
         require_range(seed=(self.seed, 0, 2**32 - 1))
         components = len(jax.tree.leaves(eqx.filter(self.neuron.init((1, 1)), eqx.is_inexact_array)))
-        for name in ("bits", "ranges"):
+        for name in ("bits", "spans"):
             value = getattr(self, name)
             require(
                 not isinstance(value, tuple) or len(value) == components,
                 f"{name} = {value}: {type(self.neuron).__name__} has {components} state components",
             )
-        for bits, span in zip(_each(self.bits, components), _each(self.ranges, components), strict=True):
+        for bits, span in zip(_each(self.bits, components), _each(self.spans, components), strict=True):
             require_range(bits=(bits, 2, 32))
             unit(bits, span)
 
@@ -150,8 +150,8 @@ class Quantised(Neuron):
         floating, rest = eqx.partition(new, eqx.is_inexact_array)
         leaves, structure = jax.tree.flatten(floating)
         random, rounded = state.random, []
-        spans = zip(leaves, _each(self.bits, len(leaves)), _each(self.ranges, len(leaves)), strict=True)
-        for leaf, bits, span in spans:
+        grids = zip(leaves, _each(self.bits, len(leaves)), _each(self.spans, len(leaves)), strict=True)
+        for leaf, bits, span in grids:
             draw = None
             if random is not None:
                 random = _next(random)

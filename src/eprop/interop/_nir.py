@@ -112,9 +112,9 @@ def _graph(network: Network, discretisation: Discretisation) -> Any:
     weight, bias = np.asarray(network.readout.weight).T, np.asarray(network.readout.bias)
     last = layers[-1].neuron
     if isinstance(last, Filtered):
-        kappa = math.exp(-last.dt / float(_single(last.tau_out, "tau_out")))
+        kappa = math.exp(-last.time_step / float(_single(last.tau_out, "tau_out")))
         gain = 1.0 if last.gain == "one" else 1.0 - kappa
-        tau = _tau(np.full(len(bias), kappa), last.dt, discretisation)
+        tau = _tau(np.full(len(bias), kappa), last.time_step, discretisation)
         nodes["w_out"] = nir.Linear(weight)
         nodes["readout"] = nir.LI(tau=tau, r=np.full(len(bias), gain / (1 - kappa)), v_leak=np.zeros(len(bias)))
         nodes["bias"] = nir.Affine(np.eye(len(bias), dtype=weight.dtype), bias)
