@@ -94,7 +94,7 @@ def restart(carry: Carry, fresh: Carry, ended: Bool[Array, "batch"]) -> Carry:  
     adjoints = tuple(
         (*jax.tree.map(goes_on, (constant, phi)), gamma) for constant, phi, gamma in traces.pending.adjoints
     )
-    presynaptic = jnp.where(ended[None, :, None], 0.0, pending.presynaptic).astype(z.dtype)
+    presynaptic = jnp.where(ended[None, :, None], 0.0, traces.pending.presynaptic).astype(z.dtype)
     vectors = tuple(goes_on(v) if v.ndim == 3 else v for v in traces.synapses)
     return Carry(state, z, Traces(vectors, traces.constants, Pending(adjoints, presynaptic)))
 
