@@ -158,9 +158,7 @@ def test_the_unroll_is_its_stepwise_twin_in_all_that_it_returns(name, recurrence
             carry = carry._replace(state=eqx.combine(floating, carry.state), z=z)
             arguments = (eqx.combine(constants, rest), synapses, x, carry)
             outputs, y, last = engine(*arguments, recurrence=recurrence, read=read)
-            waves = [
-                wave(leaf, 1.0 + i) for i, leaf in enumerate(jax.tree.leaves((outputs, traced(last.state), last.z)))
-            ]
+            waves = [wave(leaf, 1.0 + i) for i, leaf in enumerate(jax.tree.leaves((outputs, traced(last.state), last.z)))]
             return sum(waves) + jnp.sum(y**2), (outputs, y, last)
 
         return jax.jit(jax.grad(loss, argnums=tuple(range(6)), has_aux=True))
@@ -301,14 +299,7 @@ def test_at_one_step_every_rule_is_bptt_for_every_parameter(name):
     assert {q for q, a in enumerate(alive) if a == 0} == silent  # a forget gate has nothing to forget at t = 1
     assert float(jnp.abs(expected.readout.weight).max()) > 0 or "lif" in name
     assert float(jnp.abs(expected.readout.bias).max()) > 0
-    for rule in (
-        "eprop1:symmetric",
-        "rtrl",
-        "truncated_bptt:1",
-        "eligibility_only:1",
-        "synthetic_gradients:1",
-        "eprop3:1",
-    ):
+    for rule in ("eprop1:symmetric", "rtrl", "truncated_bptt:1", "eligibility_only:1", "synthetic_gradients:1", "eprop3:1"):
         assert difference(gradient(network, rule, x, target), expected) < EXACT, rule
 
 
