@@ -22,7 +22,7 @@ from eprop.bench._run import _windows
 from eprop.bench._stream_memory import measure_stream
 from eprop.cli import main
 
-pytestmark = pytest.mark.slow  # `make test-all`
+slow = pytest.mark.slow
 
 TINY = ("--quick", "--neurons", "12", "--batch", "2", "--memory-steps", "0")
 
@@ -36,6 +36,18 @@ def entry(seconds, model="alif", neurons=400, steps=300, batch=32):
     return {"case": {"model": model, "neurons": neurons, "steps": steps, "batch": batch}, "paths": paths}
 
 
+def test_every_path_is_measured_and_its_gradient_is_right(compiled_quickly):
+    """One tiny case in this process: each way to the gradient runs, and agrees with its reference."""
+    rate, rows = measure.measure_case(Case("alif", 6, 12, 2), 1, windows=(6,))
+    assert 0.002 < rate < 0.4 and [row.path for row in rows] == list(PATHS)
+    for row in rows:
+        assert len(row.seconds) == 1 and row.seconds[0] > 0 and row.bytes > 0 and row.refused is None
+        assert (row.error is None) == (row.path in ("products", "forward"))
+        assert row.error is None or 0 <= row.error < 1e-5
+        assert row.window == (6 if row.path == "streaming" else None)
+
+
+@slow
 def test_tables_files_and_pictures(tmp_path, capsys):
     out = tmp_path / "bench"
     run("bench", *TINY, "--model", "alif", "--steps", "20", "--out", out)
@@ -63,7 +75,16 @@ def test_tables_files_and_pictures(tmp_path, capsys):
     assert (out / "time.png").is_file()
 
 
-def test_a_wrong_gradient_is_refused_and_the_command_fails(tmp_path, capsys, monkeypatch):
+def test_a_wrong_gradient_is_refused(monkeypatch, compiled_quickly):
+    spoil_whole(monkeypatch)
+    _, (bptt, refused) = measure.measure_case(Case("alif", 6, 12, 2), 1, ("bptt", "whole"))
+    assert bptt.seconds and bptt.refused is None
+    assert refused.seconds == [] and refused.median is None and refused.error > 1e-4
+    assert "its gradient is wrong" in refused.refused
+
+
+def spoil_whole(monkeypatch):
+    """e-prop's whole-sequence gradient, a tenth of a percent off in the recurrent weights."""
     right = measure.whole_paths()
     whole = next(path for path in right if path.name == "whole")
 
@@ -73,6 +94,11 @@ def test_a_wrong_gradient_is_refused_and_the_command_fails(tmp_path, capsys, mon
         return loss, eqx.tree_at(recurrent, gradient, 1.001 * recurrent(gradient))
 
     monkeypatch.setattr(measure, "whole_paths", lambda: [whole._replace(function=wrong), right[1]])
+
+
+@slow
+def test_after_a_wrong_gradient_the_command_fails(tmp_path, capsys, monkeypatch):
+    spoil_whole(monkeypatch)
     with pytest.raises(SystemExit) as stop:
         run("bench", *TINY, "--model", "alif", "--steps", "20", "--paths", "bptt,whole", "--out", tmp_path / "b")
     said = capsys.readouterr()
@@ -84,7 +110,7 @@ def test_a_wrong_gradient_is_refused_and_the_command_fails(tmp_path, capsys, mon
     assert "refused" in (tmp_path / "b" / "bench.md").read_text()
 
 
-@pytest.mark.parametrize("model", ["alif", "lstm"])
+@pytest.mark.parametrize("model", ["lstm", pytest.param("alif", marks=slow)])
 def test_the_two_references_differ_and_an_error_is_that_of_the_worst_weight(model):
     problem = make_problem(Case(model, 10, 30, 2))
     eprop, bptt = reference_gradient("eprop", problem), reference_gradient("bptt", problem)
@@ -129,6 +155,7 @@ def test_streams_of_all_lengths_of_a_network_have_one_window():
     assert _windows(first, replace(settings, steps="100,97"), []) == []
 
 
+@slow
 def test_a_streams_memory_is_that_of_a_process_of_its_own():
     held = bytearray(700 * 2**20)  # this process is larger than the stream's, which must not show
     held[::4096] = b"x" * len(held[::4096])

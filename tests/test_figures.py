@@ -14,7 +14,8 @@ from eprop.settings import Experiment, NetworkSettings, OptimiserSettings, RuleS
 from eprop.tasks import ArraysTask, EvidenceAccumulation, PatternGeneration, StoreRecall
 from eprop.training import RunFolder, experiment_to_json, load_run, train
 
-pytestmark = pytest.mark.slow  # `make test-all`
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+slow = pytest.mark.slow
 
 TASKS = {
     "pattern-generation": PatternGeneration(duration=60, inputs=10),
@@ -25,7 +26,7 @@ TASKS = {
 }
 
 
-def trained(path, task="pattern-generation", rule="eprop1:random", command="train", **network):
+def trained(path, task="pattern-generation", rule="eprop1:random", command="train", name=None, **network):
     experiment = Experiment(
         task=TASKS[task] if isinstance(task, str) else task,
         network=NetworkSettings(**{"neuron": "lif", "neurons": 8} | network),
@@ -33,7 +34,7 @@ def trained(path, task="pattern-generation", rule="eprop1:random", command="trai
         run=RunSettings(iterations=2, evaluate_every=1, batch=2),
         rule=RuleSettings(rule=rule),
     )
-    name = task if isinstance(task, str) else "arrays"
+    name = name or (task if isinstance(task, str) else "arrays")
     config = {"command": command, "task": name, "experiment": experiment_to_json(experiment)}
     folder = RunFolder.create(path, config | {"rules": ["eprop1:symmetric", "eprop1:random"]})
     measure_gradients(folder) if command == "gradients" else train(experiment, folder, task=name)
@@ -58,10 +59,12 @@ def check_pictures(folder, names):
         ("store-recall", "eprop1:random", {"neuron": "lstm", "tau_out": None, "bidirectional": True, "layers": 2}),
     ],
 )
+@slow
 def test_a_run_of_any_kind_is_drawn(tmp_path, task, rule, network):
     check_pictures(trained(tmp_path / "run", task, rule, **network), ("learning", "activity", "eligibility"))
 
 
+@slow
 @pytest.mark.parametrize("targets", [np.arange(12) % 6, np.arange(60).reshape(12, 5) % 3, np.ones((12, 5, 2)) * 0.5])
 def test_a_run_on_arrays_is_drawn(tmp_path, targets):
     inputs = np.random.default_rng(0).normal(size=(12, 5, 3))
@@ -70,6 +73,7 @@ def test_a_run_on_arrays_is_drawn(tmp_path, targets):
     check_pictures(folder, ("learning", "activity", "eligibility"))
 
 
+@slow
 def test_gradient_alignment_is_drawn(tmp_path):
     folder = trained(tmp_path / "run", command="gradients")
     line = folder.metrics()[0]["alignment"]["eprop1:symmetric"]
@@ -78,6 +82,7 @@ def test_gradient_alignment_is_drawn(tmp_path):
     check_pictures(folder, ("learning", "activity", "eligibility", "alignment"))
 
 
+@slow
 def test_a_comparison_is_drawn(tmp_path):
     experiment = Experiment(
         task=TASKS["pattern-generation"],
@@ -94,12 +99,25 @@ def test_a_comparison_is_drawn(tmp_path):
     assert tmp_path / "c" / "comparison.png" in draw(folder)
 
 
+def test_a_run_is_drawn_and_the_products_drawn_add_up_to_its_gradient(tmp_path):
+    """The fast one: one short run, its three pictures, and what stands in the third."""
+    task = PatternGeneration(duration=30, inputs=10)
+    folder = trained(tmp_path / "run", task, name="pattern-generation", v_th=0.2)
+    products_add_up(load_run(folder.path))
+    check_pictures(folder, ("learning", "activity", "eligibility"))
+
+
+@slow
 @pytest.mark.parametrize("rule", ["eprop1:random", "bptt"])
 @pytest.mark.parametrize(("tau_out", "frame"), [(None, 1), (7.0, 1), (7.0, 3)])
 def test_the_products_drawn_add_up_to_the_gradient(tmp_path, rule, tau_out, frame):
-    run = load_run(trained(tmp_path / "run", rule=rule, tau_out=tau_out, steps_per_frame=frame).path)
+    products_add_up(load_run(trained(tmp_path / "run", rule=rule, tau_out=tau_out, steps_per_frame=frame).path))
+
+
+def products_add_up(run):
+    rule = run.experiment.rule.rule
     sample = draw_sample(run)
-    (_, result), gradient = jax.jit(run.learner.gradient)(run.network, sample.batch)
+    (_, result), gradient = jax.jit(run.trainer.gradient)(run.network, sample.batch)
     assert float(result.z[0].sum()) > 5
     everything = np.arange(8), np.arange(10 + 8)
     traces = traces_between(sample.layer, sample.trajectory, everything[1], everything[0], rule != "bptt")
@@ -114,6 +132,7 @@ def test_the_products_drawn_add_up_to_the_gradient(tmp_path, rule, tau_out, fram
     assert not any(name.startswith("neuron") and name.split()[1] == name.split()[-1] for name in found.names)
 
 
+@slow
 def test_a_run_that_has_not_begun_says_so(tmp_path):
     folder = trained(tmp_path / "run")
     config = dataclasses.asdict(load_run(folder.path).experiment)

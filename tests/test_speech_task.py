@@ -19,9 +19,10 @@ from eprop.settings import NetworkSettings, RuleSettings, RunSettings
 from eprop.speech import FOLDED, FOLDING, load_corpus
 from eprop.tasks import Batch, Speech
 from eprop.tasks._speech import LSNN, LSTM, _classes, edit_distance, merge_neighbours
-from eprop.training import Learner
+from eprop.training import SequenceTrainer
 
-pytestmark = pytest.mark.usefixtures("cache")
+pytestmark = pytest.mark.usefixtures("cache", "compiled_quickly")
+slow = pytest.mark.slow
 KEY = jax.random.key(7)
 
 
@@ -94,7 +95,7 @@ def test_merging_leaves_out_what_has_no_class_and_counts_neighbours_once():
     assert merge_neighbours(np.array([-1])).tolist() == []
 
 
-def test_ctc_batches_hold_the_sequence_of_phones_and_its_loss_falls(spoken):
+def test_ctc_batches_hold_the_sequence_of_phones(spoken):
     task = Speech(data=spoken, buckets=1, objective="ctc")
     corpus, data = load_corpus(spoken), task.prepare(KEY)
     (bucket,) = data.dev
@@ -107,6 +108,11 @@ def test_ctc_batches_hold_the_sequence_of_phones_and_its_loss_falls(spoken):
     wrong, counted = task.metric(jax.nn.one_hot(jnp.asarray(perfect), task.n_out), batch)
     assert wrong == 0 and counted == len(expected)
     assert task.loss(20.0 * jax.nn.one_hot(jnp.asarray(perfect), task.n_out), batch) < 0.1
+
+
+@slow
+def test_the_loss_of_ctc_falls(spoken):
+    task = Speech(data=spoken, buckets=1, objective="ctc")
     experiment = dataclasses.replace(
         LSTM,
         task=task,
@@ -114,14 +120,15 @@ def test_ctc_batches_hold_the_sequence_of_phones_and_its_loss_falls(spoken):
         run=RunSettings(batch=4),
         rule=RuleSettings(rule="eprop1:random"),
     )
-    learner = Learner(experiment, [0])
-    state, losses = learner.init(), []
+    trainer = SequenceTrainer(experiment, [0])
+    state, losses = trainer.init(), []
     for i in range(12):
-        state, loss = learner.update(state, learner.part(i), jnp.asarray(i))
+        state, loss = trainer.update(state, trainer.part(i), jnp.asarray(i))
         losses.append(float(loss[0]))
     assert np.isfinite(losses).all() and losses[-1] < 0.9 * losses[0]
 
 
+@slow
 @pytest.mark.parametrize("published", [LSTM, LSNN])
 def test_published_networks_learn_frames_and_compile_once_a_bucket(spoken, published):
     experiment = dataclasses.replace(
@@ -132,15 +139,15 @@ def test_published_networks_learn_frames_and_compile_once_a_bucket(spoken, publi
         run=RunSettings(batch=4, evaluation_batch=2),
         rule=RuleSettings(rule="eprop1:random"),
     )
-    learner = Learner(experiment, [0])
-    state, losses = learner.init(), []
+    trainer = SequenceTrainer(experiment, [0])
+    state, losses = trainer.init(), []
     for i in range(10):
-        state, loss = learner.update(state, learner.part(i), jnp.asarray(i))
+        state, loss = trainer.update(state, trainer.part(i), jnp.asarray(i))
         losses.append(float(loss[0]))
-    assert learner.update._cache_size() == 2
+    assert trainer.update._cache_size() == 2
     assert np.mean(losses[-3:]) < 0.96 * np.mean(losses[:3])
-    error, activity = learner.evaluate(state, learner.data, jnp.asarray(0), test=True)
-    assert 0 < float(error[0]) < 1 and (not learner.spiking or 0.001 < float(activity[0]) < 0.3)
+    error, activity = trainer.evaluate(state, trainer.data, jnp.asarray(0), test=True)
+    assert 0 < float(error[0]) < 1 and (not trainer.spiking or 0.001 < float(activity[0]) < 0.3)
 
 
 def test_the_published_sizes_and_constants_are_those_of_the_released_code():
@@ -199,6 +206,7 @@ def test_transcribe_prints_phones_with_times_and_draws_them(trained, spoken, tmp
         assert 0 <= float(start) < float(end) <= soundfile.info(sound).duration + 1e-3 and phone in FOLDED
 
 
+@slow
 def test_a_network_of_spikes_is_trained_on_sequences_with_ctc(spoken, tmp_path):
     ctc = ("--preset", "lsnn", "--features", "mfcc", "--steps-per-frame", 2, "--objective", "ctc")
     run("train", "speech", "--data", spoken, *ctc, *TINY, "--rule", "eprop1:adaptive", "--out", tmp_path / "run")
@@ -228,6 +236,7 @@ def test_transcribe_refuses_what_it_cannot_use(trained, tmp_path, capsys):
     assert "is not the folder of a trained speech network" in said(tmp_path / "other", "x.wav")
 
 
+@slow
 def test_a_network_transcribes_without_its_corpus_but_is_not_trained_on_another(trained, spoken, tmp_path, capsys):
     shutil.copytree(trained / "run", tmp_path / "run")
     (tmp_path / "run" / "summary.json").unlink()
@@ -241,6 +250,7 @@ def test_a_network_transcribes_without_its_corpus_but_is_not_trained_on_another(
     assert capsys.readouterr().out
 
 
+@slow
 def test_reproduce_speech_ends_with_table_and_pictures_and_can_be_resumed(spoken, tmp_path, capsys):
     tiny = "--rules bptt --seeds 2 --batch 2 --buckets 1 --lstm-units 4 --lsnn-neurons 4".split()
     tiny += "--lstm-iterations 2 --lsnn-iterations 2".split()

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 import pytest
 
-from eprop import EProp1, Learner, trainable
+from eprop import EProp1, Learner, partition
 from eprop.cli import main
 from eprop.memory import resident_bytes
 from eprop.settings import NetworkSettings, OptimiserSettings
@@ -25,6 +25,9 @@ from eprop.streams._source import Source
 from eprop.streams._table import Position, Table
 from eprop.training import build_network
 from models import difference
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+slow = pytest.mark.slow
 
 SMALL = "--neurons 4 --targets y --report-every 50".split()
 
@@ -112,7 +115,7 @@ def test_a_forecast_depends_on_no_later_row_and_goes_on_where_the_table_ended(tm
     assert "is shorter" in refused(capsys, *command)
 
 
-@pytest.mark.parametrize("forecast", ["change", "level"])
+@pytest.mark.parametrize("forecast", ["change", pytest.param("level", marks=slow)])
 def test_the_gradient_is_that_of_scaled_rows_and_their_late_targets(forecast):
     horizon, values, rate = 2, rows_of(40), 1e-7
     settings = StreamSettings(csv="t.csv", targets="y", horizon=horizon, memory=None, forecast=forecast, seed=3)
@@ -133,18 +136,30 @@ def test_the_gradient_is_that_of_scaled_rows_and_their_late_targets(forecast):
     wanted = (y[horizon:] - base[:-horizon]) / np.where(known, scale[:-horizon], 1.0)
     before = build_network(network, 2, 1, jax.random.key(3))
     rule = EProp1()
-    chosen, rest = eqx.partition(before, trainable(before, rule))
+    chosen, rest = partition(before, rule)
 
     def loss(chosen):
         out = eqx.combine(chosen, rest)(jnp.asarray(x)[:, None], rule).y[:-horizon, 0]
         return 0.5 * jnp.sum(known * (out - np.clip(wanted, -8, 8)) ** 2)
 
-    expected = jax.grad(loss)(chosen)
+    expected = jax.jit(jax.grad(loss))(chosen)
     moved = jax.tree.map(lambda a, b: (b - a) / rate, forecaster._state.network, before)
-    moved = eqx.filter(moved, trainable(before, rule))
+    moved, _ = partition(moved, rule)
     assert difference(moved, expected) < 1e-4  # weights move a little while the gradient is summed
     hand = base[:, 0] + scale[:, 0] * np.asarray(before(jnp.asarray(x)[:, None], rule).y[:, 0, 0])
     assert np.abs(ahead[:, 0] - hand).max() < 1e-4
+
+
+@slow
+@pytest.mark.parametrize("rule", ["eligibility_only:5", "truncated_bptt:5", "eprop1:random"])
+def test_other_rules_that_learn_piece_by_piece_forecast_too(tmp_path, rule):
+    table = write_table(tmp_path / "t.csv", rows_of(400))
+    for name in ("one", "two"):
+        run("stream", "--csv", table, *SMALL, "--window", 5, "--rule", rule, "--out", tmp_path / name)
+    first, second = (predictions(tmp_path / name) for name in ("one", "two"))
+    assert first == second and len(first) == 400
+    reports = [json.loads(line) for line in (tmp_path / "one" / "metrics.jsonl").read_text().splitlines()]
+    assert reports[-1]["rmse"]["y"] < reports[0]["rmse"]["y"]
 
 
 def test_running_moments_are_those_of_the_rows_so_far():
@@ -159,13 +174,17 @@ def test_running_moments_are_those_of_the_rows_so_far():
     assert mean[-1] == pytest.approx([7.0, 7.0], abs=1e-6)  # rows long ago are forgotten
 
 
+AS_HERE = {"JAX_ENABLE_X64": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+"""How this process compiles: another way of it rounds otherwise."""
+
+
 class Process:
     """`eprop stream` in a process of its own."""
 
     def __init__(self, *arguments, **options):
         command = [sys.executable, "-m", "eprop", "stream", *map(str, arguments)]
         self.out = arguments[-1]
-        self.process = subprocess.Popen(command, env=os.environ | {"JAX_ENABLE_X64": "1"}, text=True, **options)
+        self.process = subprocess.Popen(command, env=os.environ | AS_HERE, text=True, **options)
 
     def wait_for(self, reached):
         deadline = time.monotonic() + 120
@@ -182,6 +201,7 @@ class Process:
         return self.process.wait(60)
 
 
+@slow
 def test_killed_and_resumed_while_the_table_grows_it_predicts_the_same(tmp_path, capsys):
     """kill -9 in the middle of a followed file, then Ctrl-C: byte for byte what an unbroken run writes."""
     rows = rows_of(6000)
@@ -218,6 +238,7 @@ def test_killed_and_resumed_while_the_table_grows_it_predicts_the_same(tmp_path,
     capsys.readouterr()
 
 
+@slow
 def test_standard_input_goes_on_with_the_rows_that_come(tmp_path, capsys, monkeypatch):
     lines, out = lines_of(rows_of(90)), tmp_path / "out"
 
@@ -241,6 +262,7 @@ def test_standard_input_goes_on_with_the_rows_that_come(tmp_path, capsys, monkey
     assert header == head and echoed[-1] == whole[-1] and set(echoed) == set(whole)
 
 
+@slow
 def test_sigterm_saves_and_says_how_to_go_on(tmp_path):
     running = Process("--csv", "-", *SMALL, "--out", tmp_path / "out", stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     running.process.stdin.write("x,y\n" + "".join(lines_of(rows_of(60))))
@@ -275,6 +297,7 @@ def test_a_bad_row_ends_the_stream_with_one_line(tmp_path, capsys, bad):
     assert BAD[bad] in refused(capsys, *command)  # what was read is saved, and the row is met again
 
 
+@slow
 def test_bad_rows_are_skipped_and_counted_if_asked_for(tmp_path, capsys):
     lines, table, out = lines_of(rows_of(60)), tmp_path / "t.csv", tmp_path / "out"
     table.write_text("x,y\r\n" + "".join(lines[:30]) + "1.0,\n\n1.0,two\n" + "".join(lines[30:]))
@@ -304,7 +327,11 @@ def test_bad_rows_are_skipped_and_counted_if_asked_for(tmp_path, capsys):
         (b"x,y\n1,2\n", ["--horizon", "0"], "horizon = 0"),
         (b"x,y\n1,2\n", ["--window", "0"], "window = 0"),
         (b"x,y\n1,2\n", ["--inputs", "x,x"], "names 'x' twice"),
-        (b"x,y\n1,2\n", ["--rule", "rtrl"], "does not learn from a stream"),
+        (
+            b"x,y\n1,2\n",
+            ["--rule", "rtrl"],
+            "does not learn from a table; eprop1, eligibility_only and truncated_bptt do",
+        ),
         (b"x,y\n1,2\n", ["--bidirectional"], "cannot be read backwards"),
         (b"x,y\n1,2\n", ["--weight-penalty", "0.1"], "a stream has none"),
         (b"x,y\n1,2\n", ["--cosine-decay"], "needs to know how many updates"),
@@ -351,6 +378,7 @@ def test_long_lines_and_lines_in_pieces(tmp_path):
     assert lines == [b"x" * 100_000 + b"\n"] and source.rest == b"y,z"
 
 
+@slow
 def test_twenty_thousand_steps_in_constant_memory_with_one_compilation():
     network = build_network(NetworkSettings(neuron="lstm", neurons=16, tau_out=None), 3, 1, jax.random.key(0))
     traces = []
