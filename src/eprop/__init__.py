@@ -26,4 +26,4 @@ from eprop.rules import Rule as Rule
 from eprop.rules import TruncatedBPTT as TruncatedBPTT
 from eprop.rules import make_rule as make_rule
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
