@@ -43,8 +43,8 @@ test: $(VENV)/installed
 test-all: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2 -q
 
-test-lowest test-newest: test-%: $(VENV)/installed
-	@$(BIN)/python scripts/lane.py $*
+test-lowest test-newest: test-%:
+	@$(PYTHON) scripts/lane.py $*
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright
