@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
 
-.PHONY: help demo test test-all test-lowest test-newest lint format dist check-dist release clean
+.PHONY: help demo test test-all test-lowest test-newest lint types format dist check-dist release clean
 
 help:
 	@echo "make demo   learn a pattern with BPTT and e-prop 1, end with a table and a picture ($(DEMO)/comparison.png)"
@@ -14,7 +14,8 @@ help:
 	@echo "make test-all   run all tests: figures, e-prop 2 and 3, speech, benchmark too"
 	@echo "make test-lowest   a part of the tests with the lowest declared versions, on Python 3.11"
 	@echo "make test-newest   a part of the tests with the newest jax, on the newest Python found (3.12 or 3.13)"
-	@echo "make lint   ruff and pyright"
+	@echo "make lint   ruff and pyright; mypy and pyright, both strict, on a user's file (tests/typed_user.py)"
+	@echo "make types   how complete the types of what is public are (pyright --verifytypes)"
 	@echo "make dist   wheel and source package, in dist/"
 	@echo "make check-dist   build both, check them, and use them from empty environments (FULL=1: all Pythons and extras)"
 	@echo "make release VERSION=X.Y.Z   see RELEASING.md"
@@ -48,6 +49,10 @@ test-lowest test-newest: test-%:
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright
+	$(BIN)/mypy --strict tests/typed_user.py
+
+types: $(VENV)/installed
+	cd $(VENV) && VIRTUAL_ENV=$(abspath $(VENV)) PATH=$(abspath $(BIN)):$$PATH pyright --verifytypes eprop --ignoreexternal
 
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .

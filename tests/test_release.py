@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -221,6 +222,32 @@ def ran(program, folder):
     ended = subprocess.run([sys.executable, "-W", "ignore", path], capture_output=True, text=True, cwd=ROOT)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
+
+
+# types
+
+
+def test_the_typed_users_file_uses_the_whole_public_face():
+    used = set(re.findall(r"\beprop\.(\w+)", (ROOT / "tests/typed_user.py").read_text()))
+    public = set(re.findall(r"^from \S+ import \w+ as (\w+)$", (ROOT / "src/eprop/__init__.py").read_text(), re.M))
+    assert len(public) > 20 and public - used == set()
+
+
+@pytest.mark.slow
+def test_the_typed_users_file_runs(capsys):
+    runpy.run_path(str(ROOT / "tests/typed_user.py"), run_name="__main__")
+    assert "stream" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checker", [["mypy", "--strict"], ["pyright"]])
+def test_a_users_file_passes_strict_type_checkers(checker):
+    name, *options = checker
+    if importlib.util.find_spec(name) is None:
+        pytest.skip(f"{name} is not installed")
+    asked = [sys.executable, "-m", name, *options, str(ROOT / "tests/typed_user.py")]
+    ended = subprocess.run(asked, capture_output=True, text=True, cwd=ROOT)
+    assert ended.returncode == 0, ended.stdout
 
 
 # how a version is made
