@@ -40,7 +40,7 @@ def main() -> None:
         run([sys.executable, "-m", "twine", "check", "--strict", wheel, source])
         check_wheel(wheel)
         check_source(source)
-    extras = ["", "train"]
+    extras: list[str] = ["", "train"]
     pythons = [Path(sys.executable)]
     if full:
         project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -94,18 +94,32 @@ def check_installed(python: Path, folder: Path) -> None:
     program = python.parent / "eprop"
     said = run([program, "--help"], folder)
     check(said == run([python, "-m", "eprop"], folder), "'eprop --help' is 'python -m eprop'", said)
-    where = run([python, "-c", "import eprop; print(eprop.__file__)"], folder)
-    check("site-packages" in where, "the installed package is used", where)
-    check("gradient is finite: True" in run([python, "-c", readme_example()], folder), "README's first example")
+    said = run([python, "-c", readme_example()], folder)
+    check("site-packages" in said, "the installed package is used", said)
+    check("gradient is finite: True" in said, "README's first example", said)
 
 
 def check_refusals(python: Path, folder: Path) -> None:
-    """Without the extra `train`, each command says so in one line."""
-    for command in COMMANDS:
-        ended = subprocess.run([python, "-m", "eprop", command], capture_output=True, text=True, cwd=folder)
-        lines = ended.stderr.strip().splitlines()
-        fits = ended.returncode == 2 and len(lines) == 1 and "pip install 'eprop[train]'" in lines[0]
-        check(fits, f"'eprop {command}' names the extra in one line", ended.stderr)
+    """Without the extra `train`, each command says so in one line; the first as a process of its own."""
+    ended = subprocess.run([python, "-m", "eprop", "tasks"], capture_output=True, text=True, cwd=folder)
+    check(ended.returncode == 2 and not ended.stdout, "'eprop tasks' ends with status 2", ended.stderr)
+    for command, line in zip(COMMANDS, run([python, "-c", REFUSALS, *COMMANDS], folder).splitlines(), strict=True):
+        fits = line.startswith(f"2 eprop: eprop {command} needs ") and "pip install 'eprop[train]'" in line
+        check(fits, f"'eprop {command}' names the extra in one line", line)
+
+
+REFUSALS = """
+import contextlib, io, sys
+from eprop.cli import main
+
+for command in sys.argv[1:]:
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            main([command])
+    except SystemExit as stop:
+        print(stop.code, said.getvalue(), end="")
+"""
 
 
 def check_training(python: Path, folder: Path) -> None:
@@ -123,7 +137,7 @@ def check_source_tests_itself(python: Path, folder: Path, source: Path) -> None:
     (unpacked,) = folder.iterdir()
     install(python, f"{unpacked}[train,test]")
     tests = ["tests/test_paper_equations.py", "tests/test_release.py"]
-    said = run([python, "-m", "pytest", "-q", "-m", "not slow", "--every", "4", *tests], unpacked)
+    said = run([python, "-m", "pytest", "-q", "-m", "not slow", "--every", "8", *tests], unpacked)
     print("  " + said.strip().splitlines()[-1])
 
 
@@ -132,6 +146,8 @@ def readme_example() -> str:
     example = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[0]
     return example + (
         "leaves = jax.tree.leaves(gradient)\n"
+        "import eprop\n"
+        "print(eprop.__file__)\n"
         "print('gradient is finite:', bool(leaves) and all(bool(jnp.isfinite(leaf).all()) for leaf in leaves))\n"
     )
 
