@@ -197,22 +197,22 @@ def test_processes_start_by_spawn_and_by_fork(tmp_path):
     def spikes(n):
         neuron = eprop.LIF()
         state, z = neuron.step(neuron.init((1, n)), (jnp.full((1, n), 10.0),), jnp.zeros((1, n)))
-        return int(z.sum())
+        return f"{multiprocessing.get_start_method(allow_none=True)} {int(z.sum())}"
 
 
     if __name__ == "__main__":
         from eprop.speech import _processes
 
         multiprocessing.get_all_start_methods = lambda: ["spawn"]
-        print("spawn", *_processes.ordered_map(spikes, [3]))
+        print(*_processes.ordered_map(spikes, [3]))
         if hasattr(__import__("os"), "fork"):
-            child = multiprocessing.get_context("fork").Process(target=lambda: print("fork", spikes(4), flush=True))
+            child = multiprocessing.get_context("fork").Process(target=lambda: print("fork:", spikes(4), flush=True))
             child.start()
             child.join()
             assert child.exitcode == 0
     """
     said = ran(starting, tmp_path)
-    assert said.split("\n")[0] == "spawn 3" and ("fork 4" in said or sys.platform == "win32")
+    assert said.split("\n")[0] == "spawn 3" and (re.search(r"fork: \w+ 4", said) or sys.platform == "win32")
 
 
 def ran(program, folder):
@@ -319,6 +319,6 @@ def test_a_packages_page_needs_nothing_of_the_checkout():
     page = (ROOT / "README.md").read_text()
     for rule in PROJECT["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]["substitutions"]:
         page = re.sub(rule["pattern"], rule["replacement"], page)
-    assert "![" not in page and len(page) > 1000
+    assert "![" not in page and "!`" not in page and len(page) > 1000
     assert all(link.startswith("https://") for link in re.findall(r"\]\(([^)]*)\)", page))
     assert "`docs/notation.md`" in page
