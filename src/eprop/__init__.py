@@ -1,5 +1,6 @@
 """eprop: train recurrent networks online with eligibility propagation (e-prop), for any neuron model."""
 
+from eprop._deprecation import renamed
 from eprop.errors import InvalidSetting as InvalidSetting
 from eprop.learner import Learner as Learner
 from eprop.learner import LearnerMetrics as LearnerMetrics
@@ -41,17 +42,14 @@ from eprop.rules import Rule as Rule
 from eprop.rules import TruncatedBPTT as TruncatedBPTT
 from eprop.rules import make_rule as make_rule
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
-_RENAMED = {"OnlineLearner": "Learner", "OnlineState": "LearnerState", "OnlineMetrics": "LearnerMetrics"}
-"""Public names of earlier versions, and their successors."""
-
-
-def __getattr__(name: str) -> object:
-    if name not in _RENAMED:
-        raise AttributeError(f"module 'eprop' has no attribute {name!r}")
-    import warnings
-
-    new = _RENAMED[name]
-    warnings.warn(f"eprop.{name} is eprop.{new} since 0.2.0; the old name will go", DeprecationWarning, stacklevel=2)
-    return globals()[new]
+__getattr__ = renamed(
+    __name__,
+    {
+        "OnlineLearner": "eprop.learner.Learner",
+        "OnlineState": "eprop.learner.LearnerState",
+        "OnlineMetrics": "eprop.learner.LearnerMetrics",
+    },
+    removed_in="0.4.0",
+)

@@ -1,7 +1,6 @@
 """How much memory this process holds, and in which pages."""
 
 import os
-import resource
 import sys
 from pathlib import Path
 
@@ -31,6 +30,11 @@ def _status(name: str) -> int | None:
 
 
 def _most() -> int:
+    """The largest size, where only the system's accounts tell it; 0 where there are none (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return 0
     return (1 if sys.platform == "darwin" else 1024) * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 

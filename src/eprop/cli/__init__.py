@@ -4,6 +4,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from eprop._extras import require_extra
 from eprop.errors import InvalidSetting, RunFailed, suggestion
 from eprop.memory import restart_with_huge_pages
 
@@ -19,6 +20,7 @@ COMMANDS = {
     "bench": ("_bench", "bench --out DIR", "times and memory: BPTT, e-prop whole, streaming and stepwise"),
     "resume": ("_folders", "resume DIR", "go on with an interrupted run, to the same numbers"),
     "plot": ("_folders", "plot DIR", "draw a run's pictures again"),
+    "completion": ("_completion", "completion bash|zsh|fish", "a script for your shell: the tab key completes"),
 }
 """Every command: its file here, how it is called, and what it does."""
 
@@ -72,5 +74,6 @@ def _dispatch(arguments: list[str]) -> None:
     command, *rest = arguments
     if command not in COMMANDS:
         raise InvalidSetting(f"unknown command {command!r}{suggestion(command, COMMANDS)}; see 'eprop --help'")
+    require_extra("train", f"eprop {command}")
     module = importlib.import_module(f"eprop.cli.{COMMANDS[command][0]}")
     getattr(module, command)(rest)

@@ -4,8 +4,9 @@ import contextlib
 import dataclasses
 import io
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator, Mapping
+from contextvars import ContextVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from eprop.errors import InvalidSetting, require, suggestion
 
@@ -15,12 +16,36 @@ SETTING_GROUPS = ("task", "network", "optimiser", "run", "rule", "settings", "st
 """Fields that hold settings of their own: their flags carry no prefix."""
 
 
+class Described(Exception):
+    """Raised instead of running a command while `describing`: what may follow on the command line."""
+
+    def __init__(self, names: Iterable[str] = (), options: Mapping[str, tuple[str, ...]] | None = None):
+        self.names = tuple(names)
+        self.options = dict(options or {})
+
+
+_described: ContextVar[dict[str, tuple[str, ...]] | None] = ContextVar("described", default=None)
+
+
+@contextlib.contextmanager
+def describing() -> Iterator[None]:
+    """Within this, a command that is called without its next argument, or whose arguments are parsed, is not run."""
+    token = _described.set({})
+    try:
+        yield
+    finally:
+        _described.reset(token)
+
+
 def parse(kind: type[T], arguments: list[str], *, prog: str, description: str, default: T) -> T:
     """The dataclass `kind` from flags.
 
     Raises:
         InvalidSetting: with what tyro complains of, as one line.
     """
+    described = _described.get()
+    if described is not None:
+        raise Described(options=described | options_of(default))
     import tyro
 
     complaint = io.StringIO()
@@ -43,6 +68,9 @@ def parse(kind: type[T], arguments: list[str], *, prog: str, description: str, d
 
 def take_option(arguments: list[str], name: str, default: str) -> tuple[str, list[str]]:
     """The value of `--name VALUE` or `--name=VALUE`, and the arguments without it."""
+    described = _described.get()
+    if described is not None:
+        described[f"--{name}"] = ()
     rest, found = [], default
     remaining = iter(arguments)
     for argument in remaining:
@@ -77,6 +105,8 @@ def choose(what: str, name: str, known: Mapping[str, T] | Iterable[str]) -> str:
         InvalidSetting: with the nearest known name otherwise.
     """
     known = tuple(known)
+    if not name and _described.get() is not None:
+        raise Described(names=known)
     require(name in known, f"unknown {what} {name!r}{suggestion(name, known)} (known: {', '.join(known)})")
     return name
 
@@ -115,14 +145,28 @@ def _nearest(said: str, default: Any) -> str:
     if wrong:
         return suggestion(wrong[1], re.findall(r"'([^']*)'", said.partition("Expected one of")[2]))
     wrong = re.search(r"Unrecognized options: (--[^\s,=]+)", said)
-    return suggestion(wrong[1], _flags(default)) if wrong else ""
+    return suggestion(wrong[1], options_of(default)) if wrong else ""
 
 
-def _flags(options: Any) -> list[str]:
-    """All flags of a dataclass of settings."""
-    found = []
-    for field in dataclasses.fields(options):
-        value = getattr(options, field.name)
-        nested = field.name in SETTING_GROUPS and dataclasses.is_dataclass(value)
-        found += _flags(value) if nested else [f"--{field.name.replace('_', '-')}"]
+def options_of(settings: Any) -> dict[str, tuple[str, ...]]:
+    """All flags of a dataclass of settings, with the values that each may have where they are named ones."""
+    hints = get_type_hints(type(settings))
+    found = {}
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        flag = f"--{field.name.replace('_', '-')}"
+        if dataclasses.is_dataclass(value):
+            found |= options_of(value)
+        elif hints[field.name] is bool:
+            found |= {flag: (), flag.replace("--", "--no-", 1): ()}
+        else:
+            found[flag] = _choices(hints[field.name])
     return found
+
+
+def _choices(hint: Any) -> tuple[str, ...]:
+    """The named values of a type: of a `Literal`, or of one within a union or a tuple."""
+    arguments = get_args(hint)
+    if get_origin(hint) is Literal:
+        return tuple(str(value) for value in arguments)
+    return tuple(dict.fromkeys(name for argument in arguments for name in _choices(argument)))

@@ -25,7 +25,7 @@ from eprop.eligibility._types import (
 from eprop.neurons import Neuron, Outputs, State, recurrent_output, traced
 
 try:
-    from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun, jaxprs_in_params
+    from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
 
     CUTS = True
 except ImportError:  # pragma: no cover  # an older or a newer JAX
@@ -185,8 +185,9 @@ def _variables(atoms: Sequence[Any]) -> list[Any]:
 
 
 def _is_dear(equation: Any) -> bool:
-    inner = jaxprs_in_params(equation.params)
-    return equation.primitive.name in DEAR or any(_is_dear(e) for jaxpr in inner for e in jaxpr.eqns)
+    inner = [x for value in equation.params.values() for x in (value if isinstance(value, tuple) else (value,))]
+    jaxprs = [getattr(x, "jaxpr", x) for x in inner if hasattr(x, "eqns") or hasattr(x, "jaxpr")]
+    return equation.primitive.name in DEAR or any(_is_dear(e) for jaxpr in jaxprs for e in jaxpr.eqns)
 
 
 def _bytes(variables: Sequence[Any]) -> int:

@@ -11,8 +11,8 @@ from eprop.neurons import Filtered, Neuron
 def inner_gradient(
     neuron: Neuron,
     synapses: Synapses,
-    inputs: Float[Array, "time #batch n_in"],
-    z: Float[Array, "time #batch neuron"],
+    inputs: Float[Array, "time _ n_in"],
+    z: Float[Array, "time _ neuron"],
     learning_signals: Float[Array, "time batch neuron"],
     filtered: bool = False,
 ) -> Synapses:

@@ -74,7 +74,8 @@ class Forecaster:
     def __init__(
         self, settings: StreamSettings, network: NetworkSettings, optimiser: OptimiserSettings, table: Table
     ) -> None:
-        self.settings, self._optimiser = settings, optimiser
+        self.settings: StreamSettings = settings
+        self._optimiser = optimiser
         self._inputs, self._targets = table.input_columns, table.target_columns
         self._windows = max(1, CALL_ROWS // settings.window)
         self._dtype = np.dtype(network.precision)

@@ -56,18 +56,21 @@ class Table:
     """
 
     def __init__(self, settings: StreamSettings, names: list[str], position: Position, skip: bool) -> None:
-        self.source, self.separator, self.skip = settings.csv, settings.separator, skip
-        self.names, self.position = names, position
-        self.targets = column_names(settings.targets)
-        self.inputs = names if settings.inputs is None else column_names(settings.inputs)
+        self.source: str = settings.csv
+        self.separator: str = settings.separator
+        self.skip: bool = skip
+        self.names: list[str] = names
+        self.position: Position = position
+        self.targets: list[str] = column_names(settings.targets)
+        self.inputs: list[str] = names if settings.inputs is None else column_names(settings.inputs)
         for what, chosen in (("targets", self.targets), ("inputs", self.inputs)):
             for name in chosen:
                 known = f"{suggestion(name, names)} (columns: {', '.join(names)})"
                 require(name in names, f"{what}: {settings.csv} has no column {name!r}{known}")
-        self.used = list(dict.fromkeys([*self.inputs, *self.targets]))
+        self.used: list[str] = list(dict.fromkeys([*self.inputs, *self.targets]))
         self._columns = [names.index(name) for name in self.used]
-        self.input_columns = [self.used.index(name) for name in self.inputs]
-        self.target_columns = [self.used.index(name) for name in self.targets]
+        self.input_columns: list[int] = [self.used.index(name) for name in self.inputs]
+        self.target_columns: list[int] = [self.used.index(name) for name in self.targets]
 
     def empty(self) -> Rows:
         return Rows(np.zeros(0, np.int64), np.zeros((0, len(self.used))))

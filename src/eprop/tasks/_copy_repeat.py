@@ -1,18 +1,19 @@
 """Copy-repeat: say a pattern again, several times, with a curriculum of ever longer sequences."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from eprop.errors import require, require_positive
 from eprop.settings import Experiment, NetworkSettings, OptimiserSettings, RuleSettings, RunSettings
 from eprop.tasks._base import Batch
-from eprop.tasks._stream import StreamTask, Window
+from eprop.tasks._stream import Run, StreamTask, Window
 
 
 class CopyRepeatPlace(NamedTuple):
@@ -85,7 +86,7 @@ class CopyRepeat(StreamTask):
         )
 
     # Each vector of bits has a key of its own, so a window draws only what it shows, and no length is the longest.
-    def window(self, data: Any, key, place: CopyRepeatPlace, size: int, steps: int) -> Window:
+    def window(self, data: Any, key: PRNGKeyArray, place: CopyRepeatPlace, size: int, steps: int) -> Window:
         n, r, bits = place.n, place.r, self.bits
         end = length(n, r)
         t = place.t + jnp.arange(steps)
@@ -103,7 +104,7 @@ class CopyRepeat(StreamTask):
         batch = Batch(inputs, targets, per_sample((t >= n + 2) & (t < end)), per_sample(t < end))
         return Window(batch, jnp.broadcast_to(place.t == 0, (size,)), jnp.broadcast_to(place.t + steps >= end, (size,)))
 
-    def sample(self, data, key, size) -> Batch:
+    def sample(self, data: Any, key: PRNGKeyArray, size: int) -> Batch:
         """One whole sequence at the curriculum's start."""
         return self.window(data, key, self.place(), size, length(self.pattern, self.repeats)).batch
 
@@ -134,7 +135,9 @@ class CopyRepeat(StreamTask):
             solved=jnp.where(solved, jnp.maximum(end, place.solved), place.solved),
         )
 
-    def measure(self, data, key, place: CopyRepeatPlace, run, start, test: bool) -> Array:
+    def measure(
+        self, data: Any, key: PRNGKeyArray, place: CopyRepeatPlace, run: Run, start: Callable[[int], Any], test: bool
+    ) -> Array:
         return place.solved.astype(place.bits.dtype)
 
     def details(self, place: CopyRepeatPlace) -> dict[str, Array]:

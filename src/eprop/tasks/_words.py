@@ -5,6 +5,7 @@ import json
 import math
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,12 +14,12 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from eprop.errors import InvalidSetting, require
 from eprop.settings import Experiment, NetworkSettings, OptimiserSettings, RuleSettings, RunSettings
 from eprop.tasks._base import Batch
-from eprop.tasks._stream import StreamTask, Window
+from eprop.tasks._stream import Run, StreamTask, Window
 
 Level = Literal["word", "character"]
 UNKNOWN, END_OF_LINE = "<unk>", "<eos>"
@@ -107,14 +108,14 @@ class Words(StreamTask):
             f"streams of {symbols // size})",
         )
 
-    def prepare(self, key) -> Any:
+    def prepare(self, key: PRNGKeyArray) -> Any:
         return tuple(jnp.asarray(part) for part in self.corpus[1:])
 
     def place(self) -> WordsPlace:
         zero = jnp.array(0, jnp.int32)
         return WordsPlace(zero, zero, jnp.array(math.log(self.n_out), jnp.float32))
 
-    def window(self, data: Any, key, place: WordsPlace, size: int, steps: int) -> Window:
+    def window(self, data: Any, key: PRNGKeyArray, place: WordsPlace, size: int, steps: int) -> Window:
         train = data[0]
         long = train.shape[0] // size
         streams = train[: long * size].reshape(size, long)
@@ -127,7 +128,7 @@ class Words(StreamTask):
             per_sample(place.t + 2 * steps >= long),
         )
 
-    def sample(self, data, key, size) -> Batch:
+    def sample(self, data: Any, key: PRNGKeyArray, size: int) -> Batch:
         """The first symbols of the text."""
         return self.window(
             data, key, self.place(), size, min(EVALUATION_STEPS, len(self.corpus.train) // size - 1)
@@ -146,7 +147,9 @@ class Words(StreamTask):
         error = self.loss(y, window.batch).astype(place.error.dtype) / steps
         return WordsPlace(jnp.where(ended, 0, place.t + steps), place.epoch + ended, 0.99 * place.error + 0.01 * error)
 
-    def measure(self, data: Any, key, place, run, start, test: bool) -> Array:
+    def measure(
+        self, data: Any, key: PRNGKeyArray, place: WordsPlace, run: Run, start: Callable[[int], Any], test: bool
+    ) -> Array:
         """The whole part, every symbol once: in few streams, each with its state carried on."""
         symbols = data[2] if test else data[1]
         long = -(-(symbols.shape[0] - 1) // EVALUATION_STREAMS)

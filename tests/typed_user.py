@@ -1,0 +1,100 @@
+"""A user's file that uses every public name of `eprop`: mypy and pyright check it, both strict; it runs as a test."""
+
+# What equinox, jax and optax leave without a type (trees, stubs) is not counted.
+# pyright: strict, reportUnknownMemberType=false, reportMissingTypeStubs=false
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax  # type: ignore[import-untyped]
+from jaxtyping import Array
+
+import eprop
+
+
+class Leaky(eprop.Neuron):
+    """A neuron model of one's own."""
+
+    decay: float = 0.9
+
+    def init(self, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+        return jnp.zeros(shape, dtype)
+
+    def step(self, state: Array, currents: tuple[Array, ...], z_prev: Array) -> tuple[Array, Array]:
+        state = self.decay * state + currents[0]
+        return state, jnp.tanh(state)
+
+
+def models() -> list[eprop.Neuron]:
+    spiking = [eprop.Filtered(eprop.LIF(tau_m=20.0), tau_out=20.0), eprop.Filtered(eprop.ALIF(beta=0.1), tau_out=20.0)]
+    return [*spiking, eprop.LSTM(), eprop.GRU(), eprop.Rate(), Leaky()]
+
+
+def network(neuron: eprop.Neuron) -> eprop.Network:
+    key = jax.random.key(0)
+    below = eprop.Bidirectional(eprop.Recurrent(neuron, 3, 4, key=key), eprop.Recurrent(neuron, 3, 4, key=key))
+    return eprop.Network((below,), eprop.Readout(8, 2, key=key))
+
+
+def rules() -> list[eprop.Rule]:
+    return [eprop.BPTT(), eprop.TruncatedBPTT(5), eprop.RTRL(), eprop.EProp1("random"), eprop.make_rule("eprop1")]
+
+
+def loss(model: eprop.Network, rule: eprop.Rule, inputs: Array, targets: Array) -> Array:
+    return 0.5 * jnp.sum((model(inputs, rule).y - targets) ** 2)
+
+
+def gradient(model: eprop.Network, rule: eprop.Rule, inputs: Array, targets: Array) -> Array:
+    """The gradient of one array of weights, out of all that the rule trains."""
+    chosen: Any = eprop.trainable(model, rule)
+    trained: Any
+    fixed: Any
+    trained, fixed = eqx.partition(model, chosen)
+
+    def of_trained(part: Any) -> Array:
+        whole: eprop.Network = eqx.combine(part, fixed)
+        return loss(whole, rule, inputs, targets)
+
+    found: eprop.Network = jax.grad(of_trained)(trained)
+    return found.readout.weight
+
+
+def squared(y: Array, target: Array, mask: Array) -> Array:
+    return jnp.sum((y - target) ** 2)
+
+
+def learn(inputs: Array, targets: Array) -> float:
+    """A stream, learnt in windows; the loss of the last one."""
+    layer = eprop.Recurrent(Leaky(), 3, 4, key=jax.random.key(1))
+    model = eprop.Network((layer,), eprop.Readout(4, 2, key=jax.random.key(2)))
+    learner = eprop.Learner(eprop.EProp1("adaptive"), optax.adam(1e-3), squared)
+    state: eprop.LearnerState = learner.init(model, batch=1)
+    window: int = eprop.suggested_window(model, batch=1)
+    metrics: eprop.LearnerMetrics | None = None
+    for begin in range(0, inputs.shape[0], window):
+        state, _, metrics = learner.step(state, inputs[begin : begin + window], targets[begin : begin + window])
+    decayed: eprop.Network = eprop.kolen_pollack_decay(model, 1e-4)
+    assert decayed.readout.weight.shape == model.readout.weight.shape
+    assert metrics is not None
+    return float(metrics.loss)
+
+
+def main() -> None:
+    inputs, targets = jnp.ones((7, 1, 3)), jnp.zeros((7, 1, 2))
+    for rule in rules():
+        print(rule.label, float(jnp.abs(gradient(network(models()[0]), rule, inputs, targets)).sum()))
+    print("stream", learn(inputs, targets))
+    layer = eprop.Recurrent(models()[1], 3, 5, key=jax.random.key(4))
+    module = eprop.ErrorModule(layer, 4, key=jax.random.key(3))
+    print(type(module).__name__)
+    try:
+        eprop.LIF(tau_m=-1.0)
+    except eprop.InvalidSetting as refused:
+        print(refused)
+
+
+if __name__ == "__main__":
+    main()
