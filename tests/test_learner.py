@@ -27,6 +27,7 @@ from models import BATCH, MODELS, TIME, check_alive, difference, inputs, make, t
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 EXACT = 1e-10
+CORE = ("alif", "lstm", "user's")  # the models that `make test` has
 WINDOWS = [(1, 7, 15), (TIME,)]
 
 
@@ -61,7 +62,7 @@ def fed(learner, network, x, target, mask, lengths):
     return state, jnp.concatenate(shown), losses
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [n if n in CORE else pytest.param(n, marks=pytest.mark.slow) for n in MODELS])
 @pytest.mark.parametrize("lengths", WINDOWS, ids=len)
 def test_gradients_summed_over_windows_are_those_of_the_whole_sequence(name, lengths):
     network, x, target = make(name), inputs(), targets()
@@ -88,8 +89,15 @@ def test_steps_without_targets_carry_the_traces_on(name):
     assert difference(state.gradient, expected) < EXACT
 
 
-@pytest.mark.parametrize("name", ["alif", "lstm"])
-@pytest.mark.parametrize("delay, window", [(3, 1), (4, 4), (5, 4), (2, 6)])
+@pytest.mark.parametrize(
+    "name, delay, window",
+    [
+        ("alif", 5, 4),
+        ("lstm", 3, 1),
+        pytest.param("alif", 4, 4, marks=pytest.mark.slow),
+        pytest.param("lstm", 2, 6, marks=pytest.mark.slow),
+    ],
+)
 def test_late_targets_give_the_gradient_of_the_steps_they_belong_to(name, delay, window):
     network, x, target = make(name), inputs(24), targets(24)
     learner, late = frozen(delay=delay), jnp.roll(target, delay, axis=0)

@@ -47,9 +47,9 @@ __version__ = "0.2.0.dev0"
 __getattr__ = renamed(
     __name__,
     {
-        "OnlineLearner": "eprop.learner.Learner",
-        "OnlineState": "eprop.learner.LearnerState",
-        "OnlineMetrics": "eprop.learner.LearnerMetrics",
+        "OnlineLearner": "eprop.Learner",
+        "OnlineState": "eprop.LearnerState",
+        "OnlineMetrics": "eprop.LearnerMetrics",
     },
     removed_in="0.4.0",
 )

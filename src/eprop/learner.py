@@ -6,6 +6,7 @@ those of the whole sequence (Bellec et al. 2019, eq. 1). A whole sequence is one
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
@@ -14,11 +15,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from eprop.eligibility import Carry, restart, settle_if
-from eprop.errors import InvalidSetting, require, require_positive
+from eprop.errors import require, require_positive
 from eprop.learning_signals import SyntheticGradient, boundary_loss, firing_rate_loss, firing_rates, prediction_error
 from eprop.networks import Bidirectional, Network, Recurrent, hold, kolen_pollack_decay, partition, trainable
 from eprop.neurons import keep_in_range, traced
-from eprop.rules import BPTT, Rule
+from eprop.rules import BPTT, Rule, require_rule
 
 Loss = Callable[[Array, Any, Array], Array]
 """`loss(outputs, targets, mask)`: summed, not averaged, over steps, so that windows add up."""
@@ -121,7 +122,7 @@ class Learner:
 
     Trained neuron constants are kept in their ranges after each update. A window in which anything is not finite
     (inputs, loss, gradient, the neurons' state) is left out whole: weights and carry stay those before it, its loss is
-    NaN, and `skipped` counts it.
+    NaN, and `skipped` counts it. So is an update after which weights would not be finite.
 
     With synthetic gradients `SG` (e-prop 3), and `d` their discount:
 
@@ -171,8 +172,7 @@ class Learner:
         synthesiser_hidden: tuple[int, ...] = (),
         synthesiser_discount: float = 1.0,
     ) -> None:
-        if not isinstance(rule, Rule):
-            raise InvalidSetting(f"rule = {rule!r}: must be a rule; make_rule makes one of a name")
+        require_rule(rule)
         require_positive(update_every=None if update_every == "sequence" else update_every, rate_window=rate_window)
         require(delay >= 0, f"delay = {delay}: must be 0 or above")
         require(rate_strength >= 0, f"rate_strength = {rate_strength}: must be 0 or above")
@@ -403,7 +403,7 @@ class Learner:
         gradient, moved = self._moved(state, data, result, gradient, finite)
         moved = self._train_synthesisers(moved, state, data, at_start, finite)
         moved = self._descend(moved, gradient, data, finite)
-        value = jnp.where(finite, value, jnp.nan)
+        value = jnp.where(moved.skipped == state.skipped, value, jnp.nan)
         rates = moved.rates or tuple(firing_rates(z, _held(data.valid, z)) for z in result.z)
         return moved, result.y, LearnerMetrics(value, jnp.concatenate(rates).mean(), moved.skipped)
 
@@ -507,11 +507,10 @@ class Learner:
             if data.targets is None:
                 return state
             new = self._apply(state._replace(gradient=gradient))
-            arrays, static = eqx.partition((new.network, new.optimiser), eqx.is_array)
-            old = eqx.filter((state.network, state.optimiser), eqx.is_array)
-            kept = jax.tree.map(lambda n, o: jnp.where(finite, n, o), arrays, old)
-            network, optimiser = eqx.combine(kept, static)
-            return state._replace(network=network, optimiser=optimiser)
+            arrays, static = eqx.partition((new.network, new.optimiser, new.skipped), eqx.is_array)
+            old = eqx.filter((state.network, state.optimiser, state.skipped), eqx.is_array)
+            network, optimiser, skipped = eqx.combine(jax.tree.map(partial(jnp.where, finite), arrays, old), static)
+            return state._replace(network=network, optimiser=optimiser, skipped=skipped)
         state = state._replace(gradient=jax.tree.map(jnp.add, state.gradient, gradient))
         if self.update_every is None:
             return state
@@ -532,8 +531,13 @@ class Learner:
         network: Network = keep_in_range(eqx.apply_updates(state.network, updates))
         if self.rule.feedback.adapts:
             network = kolen_pollack_decay(network, self.kolen_pollack)
+        finite = _all_finite(eqx.filter(network, trainable(network, self.rule)))
+        arrays, static = eqx.partition((network, optimiser), eqx.is_array)
+        old = eqx.filter((state.network, state.optimiser), eqx.is_array)
+        network, optimiser = eqx.combine(jax.tree.map(partial(jnp.where, finite), arrays, old), static)
         nothing = None if self.update_every == 1 else jax.tree.map(jnp.zeros_like, state.gradient)
-        return state._replace(network=network, optimiser=optimiser, gradient=nothing)
+        skipped = state.skipped + (1 - finite)
+        return state._replace(network=network, optimiser=optimiser, gradient=nothing, skipped=skipped)
 
     def _train_synthesisers(
         self, state: LearnerState, before: LearnerState, data: Data, at_start: PyTree, finite: Array

@@ -51,8 +51,8 @@ def _probe(structure: Any, kinds: tuple, static: tuple, of_static: Any) -> None:
         seen = _moved(neuron)
         require(
             not seen,
-            f"neuron: the step of {type(neuron).__name__} is not elementwise: what a neuron becomes or shows depends on "
-            "another neuron's (or another sample's) state, currents or z_prev; only recurrent weights may join them",
+            f"neuron: the step of {type(neuron).__name__} is not elementwise: what a neuron becomes or shows depends "
+            "on another neuron's (or another sample's) state, currents or z_prev; only recurrent weights may join them",
         )
 
 

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
 from eprop.eligibility import Carry, Synapses, start, with_traces
-from eprop.errors import InvalidSetting, require
+from eprop.errors import require
 from eprop.networks._constants import as_arrays, fixed_detached
 from eprop.networks._readout import Head, Readout, read
 from eprop.neurons import Filtered, FilteredState, Neuron, readout_output, recurrent_output, require_size
-from eprop.rules import Future, Rule
+from eprop.rules import Future, Rule, require_rule
 
 
 class LayerOutput(NamedTuple):
@@ -210,8 +210,7 @@ class Recurrent(eqx.Module):
         return LayerOutput(recurrent_output(outputs), z_bar, carry, y if linear is None or y is None else y[frames])
 
     def _checked(self, inputs: Array, rule: Rule, carry: Carry | None) -> Array:
-        if not isinstance(rule, Rule):
-            raise InvalidSetting(f"rule = {rule!r}: must be a rule; make_rule makes one of a name")
+        require_rule(rule)
         require(
             inputs.ndim == 3 and inputs.shape[-1] == self.n_in,
             f"inputs: expected [time, batch, {self.n_in}], got {inputs.shape}",

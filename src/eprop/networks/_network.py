@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from eprop.errors import require
 from eprop.networks._layers import Bidirectional, LayerOutput, Recurrent, hold
 from eprop.networks._readout import Broadcast, Readout, read
-from eprop.rules import Future, Rule
+from eprop.rules import Future, Rule, require_rule
 
 
 class Embedding(eqx.Module):
@@ -105,8 +105,8 @@ class Network(eqx.Module):
             lengths: each sample's own number of steps, for a layer that reads backwards.
             future: a synthetic gradient a layer, for a rule that has them.
         """
-        several = len(self.layers) > 1
-        stackable = getattr(rule, "stackable", True) or not several
+        require_rule(rule)
+        stackable = rule.stackable or len(self.layers) == 1
         require(stackable, f"rule {rule.label!r} trains one recurrent layer, and this network has {len(self.layers)}")
         nothing = (None,) * len(self.layers)
         frame = self.layers[0].frame
@@ -115,7 +115,7 @@ class Network(eqx.Module):
         results, below = [], hold(below, frame)
         each = zip(self.layers, carry or nothing, self._rows(), future or nothing, strict=True)
         for layer, layer_carry, rows, after in each:
-            its_rule = rule if rows is not None else getattr(rule, "unread", rule)
+            its_rule = rule if rows is not None else rule.unread
             results.append(layer(below, its_rule, layer_carry, lengths, rows, after))
             below = results[-1].z
         return NetworkOutput(self._outputs(results, rule), tuple(r.z for r in results), tuple(r.carry for r in results))

@@ -3,6 +3,7 @@
 from eprop.errors import InvalidSetting, require, require_choice
 from eprop.rules._base import Future as Future
 from eprop.rules._base import Rule as Rule
+from eprop.rules._base import require_rule as require_rule
 from eprop.rules._bptt import BPTT as BPTT
 from eprop.rules._bptt import TruncatedBPTT as TruncatedBPTT
 from eprop.rules._eprop1 import EProp1 as EProp1

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from eprop.eligibility import Carry, Read, Recurrence, Synapses, settle, unroll, with_traces
-from eprop.errors import require
+from eprop.errors import InvalidSetting, require
 from eprop.learning_signals import Feedback, Symmetric, seeded
 from eprop.neurons import Neuron, Outputs, State
 
@@ -127,6 +127,12 @@ class Rule(eqx.Module):
             "window is a synthetic gradient's to say: hand one in as `future`, or train with a Learner, which has one; "
             "without any, eligibility_only (with traces) and truncated_bptt (without) are the rules",
         )
+
+
+def require_rule(rule: Any) -> None:
+    """Refuse what is no rule, a rule's name among others."""
+    if not isinstance(rule, Rule):
+        raise InvalidSetting(f"rule = {rule!r}: must be a rule, as EProp1(); make_rule makes one of a name")
 
 
 def _handed_over(neuron: Neuron, carry: Carry, future: Future | None) -> Carry:
