@@ -110,7 +110,8 @@ def test_after_a_wrong_gradient_the_command_fails(tmp_path, capsys, monkeypatch)
     assert "refused" in (tmp_path / "b" / "bench.md").read_text()
 
 
-@pytest.mark.parametrize("model", ["lstm", pytest.param("alif", marks=slow)])
+@slow
+@pytest.mark.parametrize("model", ["lstm", "alif"])
 def test_the_two_references_differ_and_an_error_is_that_of_the_worst_weight(model):
     problem = make_problem(Case(model, 10, 30, 2))
     eprop, bptt = reference_gradient("eprop", problem), reference_gradient("bptt", problem)

@@ -140,7 +140,8 @@ def test_with_the_true_boundary_gradient_any_windows_sum_is_bptt(name):
     windows_sum_is_bptt(Case(name, time), time, *(windows_of(k, time) for k in range(1, time + 1)), (2, 1, 2))
 
 
-@pytest.mark.parametrize(("time", "window"), [(4, 2), pytest.param(7, 3, marks=slow)])
+@slow
+@pytest.mark.parametrize(("time", "window"), [(4, 2), (7, 3)])
 def test_a_stack_with_the_true_boundary_gradients_is_bptt(time, window):
     keys = jax.random.split(jax.random.key(0), 3)
     sizes = ((N_IN, keys[0]), (N, keys[1]))
@@ -241,7 +242,7 @@ def test_a_loss_over_several_windows_has_the_gradient_of_windows_run_one_by_one(
 # What each half leaves out
 
 
-@pytest.mark.parametrize("name", ["lif", "lstm", pytest.param("user's", marks=slow)])
+@pytest.mark.parametrize("name", ["lif", *(pytest.param(name, marks=slow) for name in ("lstm", "user's"))])
 def test_carried_vectors_are_the_stepwise_ones_and_dead_currents_have_none(name):
     case = Case(name)
     kept = trace_structure(case.neuron)
@@ -284,7 +285,8 @@ def test_the_structure_of_a_model_is_read_off_its_step():
     assert trace_structure(Filtered(ALIF()))[:2] == (((0,),) * 3, ((0,), (0, 1), (0, 1, 2)))
 
 
-@pytest.mark.parametrize("name", ["alif of 2019", pytest.param("lstm", marks=slow)])
+@slow
+@pytest.mark.parametrize("name", ["alif of 2019", "lstm"])
 def test_without_carried_traces_it_is_decoupled_interfaces_but_for_the_states_seed(name):
     """Decoupled interfaces (plain autodiff of the window) seed the weights with `ds_K/dW` too, which e-prop 3 leaves
     to the traces: the difference is `seed . eps_K`, eps from zero at the window's start; 0 with no seed on the state.
@@ -309,7 +311,8 @@ def test_without_carried_traces_it_is_decoupled_interfaces_but_for_the_states_se
     assert difference(again[1], found) < EXACT
 
 
-@pytest.mark.parametrize("name", ["lstm", pytest.param("lif", marks=slow)])
+@slow
+@pytest.mark.parametrize("name", ["lstm", "lif"])
 def test_with_a_seed_of_zero_it_is_eligibility_only_by_an_independent_derivation(name):
     """`L` of truncated BPTT by perturbing outputs window by window; the paper's traces, step by step, never reset."""
     case = Case(name, time=6)

@@ -60,7 +60,7 @@ def recorded(name):
 
 
 @pytest.mark.parametrize("name", ["lif", pytest.param("user's", marks=slow)])
-@pytest.mark.parametrize("filtered", [False, True])
+@pytest.mark.parametrize("filtered", [False, pytest.param(True, marks=slow)])
 def test_the_gradient_of_each_sample_equals_the_stepwise_reference(name, filtered):
     """Of shared weights, of weights of each sample, and of one run that serves all learning signals."""
     layer, x, outputs, trajectory, signals = recorded(name)
@@ -124,7 +124,8 @@ def test_the_inner_update_is_the_released_code_s_equation_in_loops():
     assert difference(jnp.concatenate([found.w_in, found.w_rec], axis=1)[:, :, 0], jnp.asarray(expected)) < EXACT
 
 
-@pytest.mark.parametrize("name", [pytest.param("alif", marks=slow), "lstm with filter"])
+@slow
+@pytest.mark.parametrize("name", ["alif", "lstm with filter"])
 def test_a_trial_differentiates_as_plain_autodiff_also_with_weights_of_each_sample(name):
     """The trainer's trial, of shared weights and of each task's own, against a plain loop."""
     layer, trainer = make(name).layers[0], OneShotTrainer(experiment())

@@ -128,6 +128,25 @@ def test_the_loss_of_ctc_falls(spoken):
     assert np.isfinite(losses).all() and losses[-1] < 0.9 * losses[0]
 
 
+def test_one_update_on_frames_of_sound(spoken):
+    """The fast one: features, a batch, an update of a small bidirectional LSTM."""
+    experiment = dataclasses.replace(
+        LSTM,
+        task=Speech(data=spoken, buckets=1),
+        network=dataclasses.replace(LSTM.network, neurons=4),
+        optimiser=dataclasses.replace(LSTM.optimiser, warmup=0),
+        run=RunSettings(batch=2),
+        rule=RuleSettings(rule="eprop1:random"),
+    )
+    trainer = SequenceTrainer(experiment, [0])
+    state = trainer.init()
+    before = jax.tree.map(np.array, state.learner.network)
+    state, loss = trainer.update(state, trainer.part(0), jnp.asarray(0))
+    assert float(loss[0]) == pytest.approx(np.log(trainer.task.n_out), rel=0.5)
+    for part in (lambda n: n.layers[0].forward.w_rec, lambda n: n.layers[0].backward.w_in, lambda n: n.readout.weight):
+        assert np.abs(np.asarray(part(state.learner.network)) - part(before)).max() > 1e-5
+
+
 @slow
 @pytest.mark.parametrize("published", [LSTM, LSNN])
 def test_published_networks_learn_frames_and_compile_once_a_bucket(spoken, published):
@@ -188,6 +207,7 @@ def trained(spoken, tmp_path_factory):
     return folder
 
 
+@slow
 def test_train_draws_an_utterance_and_the_confusions(trained):
     summary = json.loads((trained / "run" / "summary.json").read_text())
     assert summary["metric"] == "frame error" and 0 < summary["value"] <= 1
@@ -195,6 +215,7 @@ def test_train_draws_an_utterance_and_the_confusions(trained):
         check_picture(trained / "run" / "figures" / f"{name}.png")
 
 
+@slow
 def test_transcribe_prints_phones_with_times_and_draws_them(trained, spoken, tmp_path, capsys):
     (sound, *_) = (spoken / "TEST").rglob("*.WAV")
     run("transcribe", trained / "run", sound, "--out", tmp_path / "x.png")
@@ -224,6 +245,7 @@ def refused(capsys, *arguments):
     return said
 
 
+@slow
 def test_transcribe_refuses_what_it_cannot_use(trained, tmp_path, capsys):
     said = lambda *arguments: refused(capsys, "transcribe", *arguments)  # noqa: E731
     assert "name a run folder and a sound file" in said("only-one")
