@@ -70,7 +70,11 @@ def _ignore_interrupts() -> None:
 def progress_bar(label: str, total: float, unit: str) -> Iterator[Callable[[float], None]]:
     """A function to call with how much is done by now."""
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), TextColumn("{task.fields[amount]}"))
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=None),
+        TextColumn("{task.fields[amount]}", markup=False),
+    )
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(label, total=total, amount="")
         yield lambda done: bar.update(task, completed=done, amount=f"{done:.0f} of {total:.0f} {unit}")

@@ -1,10 +1,10 @@
 """Your own arrays: any data set of sequences, from a NumPy file."""
 
+import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
-from zipfile import BadZipFile
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 from eprop.errors import InvalidSetting, require, require_positive
+from eprop.files import DamagedFile, read_npz
 from eprop.settings import Experiment, NetworkSettings, OptimiserSettings, RunSettings
 from eprop.tasks._base import Batch, Task, cross_entropy, normalised_squared_error
 
@@ -79,6 +80,12 @@ class ArraysTask(Task):
     def classifies(self) -> bool:
         return self.arrays.targets.ndim == 2
 
+    def facts(self) -> dict[str, Any]:
+        """Shape, type and digest of each array of the file, so that a file written anew is told."""
+        _ = self.arrays
+        file = _read(str(self.data))
+        return {"arrays": sorted(file), **{name: _facts(array) for name, array in file.items()}}
+
     def prepare(self, key: PRNGKeyArray) -> Any:
         a = self.arrays
         part = lambda chosen: tuple(jnp.asarray(x[chosen]) for x in a[:4])  # noqa: E731
@@ -130,12 +137,17 @@ class ArraysTask(Task):
 @lru_cache(maxsize=4)
 def _read(path: str) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        return read_npz(Path(path))
     except FileNotFoundError:
         raise InvalidSetting(f"data = {path}: there is no such file") from None
-    except (ValueError, OSError, BadZipFile, AttributeError) as error:
+    except DamagedFile as error:
         raise InvalidSetting(f"data = {path}: not a file that numpy.savez wrote ({error})") from None
+
+
+def _facts(array: np.ndarray) -> dict[str, Any]:
+    content = np.ascontiguousarray(array).reshape(-1).view(np.uint8) if array.dtype.itemsize else b""
+    digest = hashlib.sha256(content).hexdigest()[:16]  # pyright: ignore[reportArgumentType]
+    return {"shape": list(array.shape), "type": str(array.dtype), "sha256": digest}
 
 
 def _targets_per_sample(path: str) -> bool:
