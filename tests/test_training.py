@@ -203,7 +203,9 @@ def test_an_occupied_folder_is_refused(tmp_path):
 def test_settings_survive_the_configuration_file(tmp_path, task):
     for experiment in TASKS[task].values():
         if (text := getattr(experiment.task, "text", None)) is not None:  # paths are kept absolute
-            experiment = dataclasses.replace(experiment, task=dataclasses.replace(experiment.task, text=text.absolute()))
+            experiment = dataclasses.replace(
+                experiment, task=dataclasses.replace(experiment.task, text=text.absolute())
+            )
         assert experiment_from_json(task, experiment_to_json(experiment), tmp_path) == experiment
 
 

@@ -25,6 +25,12 @@ def require_positive(**values: object) -> None:
             require(value > 0, f"{name} = {value}: must be above 0")
 
 
+def require_at_most(most: int, **values: object) -> None:
+    """Raise `InvalidSetting` for the first keyword that is above `most`: beyond it the compiler breaks off."""
+    for name, value in values.items():
+        require(not isinstance(value, int) or value <= most, f"{name} = {value}: must be at most {most}")
+
+
 def require_choice(name: str, value: str, choices: Iterable[str]) -> None:
     """Raise `InvalidSetting` unless `value` is one of `choices`; the message names the nearest."""
     choices = tuple(choices)

@@ -53,10 +53,9 @@ def make_learner(experiment: Experiment, seeds: Sequence[int]) -> AnyLearner:
     return kind(experiment, seeds)
 
 
-def data_facts(learner: AnyLearner) -> dict[str, Any] | None:
+def data_facts(task: Any, facts: dict[str, Any] | None) -> dict[str, Any] | None:
     """What a run folder keeps about the data, and the sizes that a network gets from them."""
-    facts = learner.facts()
-    return None if facts is None else {**facts, "n_in": learner.task.n_in, "n_out": learner.task.n_out}
+    return None if facts is None else {**facts, "n_in": task.n_in, "n_out": task.n_out}
 
 
 def train(
@@ -114,7 +113,7 @@ class _Loop:
         self.settings = experiment.run
         self.checkpoints = folder.checkpoints()
         self.writer = _tensorboard(folder) if tensorboard else None
-        folder.keep_facts(data_facts(self.learner))
+        folder.keep_facts(data_facts(self.learner.task, self.learner.facts()))
         self.state, self.iteration = self.learner.init(), 0
         newest = restore_newest(self.checkpoints, self.state, mend=True)
         if newest is not None:

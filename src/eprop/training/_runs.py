@@ -11,7 +11,7 @@ from eprop.settings import Experiment
 from eprop.tasks import Task
 from eprop.training._checkpoints import restore_newest
 from eprop.training._folder import RunFolder, experiment_from_json
-from eprop.training._loop import AnyLearner, make_learner
+from eprop.training._loop import AnyLearner, data_facts, make_learner
 
 T = TypeVar("T", bound=Task)
 
@@ -83,7 +83,7 @@ def data_facts_of(task: Task) -> dict[str, Any] | None:
         MissingData: if they cannot be read.
     """
     try:
-        return task.facts()
+        return data_facts(task, task.facts())
     except InvalidSetting as error:
         raise MissingData(str(error)) from None
 
