@@ -1,6 +1,7 @@
 """Files: written whole or not at all; read with nothing unpickled and no more memory than this machine has."""
 
 import json
+import math
 import os
 import re
 import warnings
@@ -128,7 +129,22 @@ def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray
     if not member.filename.endswith(".npy"):
         raise DamagedFile(f"{member.filename!r} in it is no array")
     with archive.open(member) as file:
+        shape, dtype = _header(file)
+        if dtype.hasobject or dtype.itemsize == 0 or min(shape, default=1) < 0:
+            raise DamagedFile(f"{member.filename!r} in it holds no numbers and no text")
+        if math.prod(shape) * dtype.itemsize > member.file_size or math.prod(s for s in shape if s) > 2**62:
+            raise DamagedFile(f"{member.filename!r} in it says that it is larger than it is")
+    with archive.open(member) as file:
         return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _header(file: Any) -> tuple[tuple[int, ...], np.dtype]:
+    version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0)):
+        raise DamagedFile("an array in it is of a format that is not read")
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    return shape, dtype
 
 
 def _check_size(size: int) -> None:

@@ -137,8 +137,8 @@ def draw_all(folder: RunFolder) -> None:
 
 def prepare(config: dict[str, Any]) -> None:
     """Set the floating-point precision that a configuration asks for."""
-    network = config.get("experiment", config).get("network", {})
-    set_precision(network.get("precision", "float32"))
+    network = config.get("experiment", config).get("network")
+    set_precision(network.get("precision", "float32") if isinstance(network, dict) else "float32")
 
 
 def set_precision(precision: str) -> None:

@@ -65,7 +65,7 @@ def checked_config(path: Path, config: Any, exact: bool) -> dict[str, Any]:
         InvalidSetting: if it isn't.
     """
     file = path / CONFIG
-    known = isinstance(config, dict) and config.get("command") in FORMS.keys()
+    known = isinstance(config, dict) and config.get("command") in list(FORMS)
     require(known, f"{file}: is not the configuration of a run of eprop")
     needed, allowed = FORMS[config["command"]]
     missing = [name for name in needed if name not in config]
@@ -94,9 +94,13 @@ def read_mark(path: Path) -> dict[str, Any] | None:
         return None
     mark = read_json(file)
     right = isinstance(mark, dict) and mark.get("format") == FORMAT
+    made = mark.get("made_with", []) if right else None
+    right = right and isinstance(made, list) and all(isinstance(each, dict) for each in made)
     require(right, f"{file}: is not the mark of a run folder of eprop")
     version = mark.get("version")
-    require(version == VERSION, f"{path}: is a run folder of format {version}; this eprop knows format {VERSION}")
+    require(
+        version == VERSION, f"{path}: is a run folder of format {str(version)[:40]}; this eprop knows format {VERSION}"
+    )
     return mark
 
 

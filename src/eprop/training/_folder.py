@@ -108,7 +108,8 @@ class RunFolder:
         if not path.is_file():
             return None
         summary = read_json(path)
-        require(isinstance(summary, dict), f"{path}: is not a summary")
+        right = isinstance(summary, dict) and isinstance(summary.get("metric", ""), str)
+        require(right, f"{path}: is not a summary that a run writes")
         return summary
 
     @property
