@@ -32,6 +32,8 @@ from eprop.training import Interrupted, Learner, RunFolder, experiment_to_json, 
 from eprop.training import _lock as lock
 from writes import before_each_write, snapshots
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 TASK = "pattern-generation"
 TINY = "--preset tutorial --duration 20 --neurons 4 --iterations 4 --evaluate-every 2".split()
 
@@ -45,7 +47,7 @@ def tiny(**run) -> Experiment:
 
 
 @pytest.fixture(scope="module")
-def learner():
+def learner(compiled_quickly):
     """Compiled once for all runs here, its first state, too."""
     learner = Learner(tiny(), [0])
     first = learner.init()
@@ -301,7 +303,7 @@ def test_killed_at_any_write_it_resumes_to_the_same_numbers(tmp_path, learner, o
     _, whole = run(tmp_path / "whole", learner)
     with snapshots(tmp_path / "run", tmp_path / "kills") as kills:
         run(tmp_path / "run", learner)
-    assert len(kills) > 20
+    assert len(kills) > 20, len(kills)
     for path in kills:
         if (path / "config.json").is_file():
             folder = RunFolder.open(path)
@@ -438,8 +440,9 @@ def test_what_cannot_be_trained_further_is_refused_by_name(tmp_path, learner):
         folder.extend(9)
 
 
-def test_the_same_command_starts_goes_on_and_does_nothing(tmp_path, capsys):
+def test_the_same_command_starts_goes_on_and_does_nothing(tmp_path, capsys, monkeypatch):
     """For job queues: `--stop-after` ends with 75, which is neither the end nor a failure."""
+    monkeypatch.setattr("eprop.cli._execute.draw_all", lambda folder: None)
     command = ["train", TASK, *TINY, "--out", tmp_path / "run", "--continue-or-start"]
     status, said = ended(capsys, *command, "--stop-after", "0s")
     assert status == 75 and "go on with 'eprop resume" in said and len(said.splitlines()) == 1
@@ -472,7 +475,7 @@ def test_a_run_on_arrays_goes_on_from_anywhere_but_not_with_other_data(tmp_path,
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "project")
     write_data("data.npz")
-    options = "--neurons 4 --batch 4 --iterations 4 --evaluate-every 2 --out run --stop-after 0".split()
+    options = "--neuron rate --neurons 4 --batch 4 --iterations 4 --evaluate-every 2 --out run --stop-after 0".split()
     assert ended(capsys, "train", "arrays", "--data", "data.npz", *options)[0] == 75
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert ended(capsys, "resume", "../project/run", "--stop-after", "0")[0] == 75
@@ -523,3 +526,86 @@ def test_files_are_written_whole_or_not_at_all(tmp_path):
     with pytest.raises(TypeError):
         write_json(tmp_path / "b.json", {(1, 2): math.nan})
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+# kill -9 itself, of whole programs: slow
+
+KILLED = """
+import os, signal, sys
+count, folder = int(sys.argv[1]), os.path.abspath(sys.argv[2])
+
+def hook(event, arguments):
+    global count
+    writes = event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+    if not (writes or event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link")):
+        return
+    path = arguments[0]
+    if isinstance(path, (str, bytes, os.PathLike)) and os.path.abspath(os.fsdecode(path)).startswith(folder):
+        count -= 1
+        if count == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+import eprop.training._loop
+eprop.training._loop.CHECKPOINT_SECONDS = -1.0
+from eprop.cli import main
+sys.addaudithook(hook)
+main(sys.argv[3:])
+"""
+
+
+def killed_at(write, folder, *arguments):
+    """The program, killed at its n-th write to a folder; whether it came to that."""
+    command = [sys.executable, "-c", KILLED, str(write), str(folder), *map(str, arguments)]
+    ended = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"JAX_PLATFORMS": "cpu"})
+    assert ended.returncode in (0, -signal.SIGKILL), ended.stderr
+    assert "Traceback" not in ended.stderr
+    return ended.returncode != 0
+
+
+def results(path):
+    """What a command leaves, without times."""
+    found = {}
+    for file in sorted(path.rglob("*")):
+        name = str(file.relative_to(path))
+        if file.name == "metrics.jsonl":
+            lines = map(json.loads, file.read_text().splitlines())
+            timed = ("wall_s", "rows_per_s", "memory_mb")
+            found[name] = [{k: v for k, v in line.items() if k not in timed} for line in lines]
+        elif file.name in ("summary.json", "comparison.json"):
+            value = json.loads(file.read_text())
+            found[name] = value.get("value", value.get("rmse", [row["values"] for row in value.get("rows", ())]))
+        elif file.suffix in (".csv", ".WAV", ".PHN"):
+            found[name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("command", ["train", "resume", "compare", "stream", "data"])
+def test_a_program_killed_at_a_random_write_leaves_nothing_half_written(tmp_path, tmp_path_factory, command, seed):
+    """kill -9 at a write drawn by a seed; the same command again ends as an unbroken one."""
+    table = tmp_path / "t.csv"
+    table.write_text("x,y\n" + "".join(f"{i % 7},{i % 5}\n" for i in range(80)))
+    out = tmp_path / "out"
+    arguments = {
+        "train": ["train", TASK, *TINY, "--out", out, "--continue-or-start"],
+        "resume": ["train", TASK, *TINY, "--out", out, "--continue-or-start"],
+        "compare": ["compare", TASK, *TINY, "--rules", "bptt,eprop1", "--seeds", 1, "--out", out,
+                    "--continue-or-start"],
+        "stream": ["stream", "--csv", table, "--targets", "x", "--neurons", 4, "--report-every", 20, "--save-rows", 20,
+                   "--out", out],
+        "data": ["data", "speech", "--out", out, "--hours", 0.0005, "--sentences", 1],
+    }[command]  # fmt: skip
+    writes = {"train": 40, "resume": 25, "compare": 90, "stream": 40, "data": 1}[command]
+    write = int(np.random.default_rng([seed, writes]).integers(1, writes + 1))
+    whole = tmp_path_factory.getbasetemp() / f"whole-{command}"
+    if not whole.exists():
+        assert not killed_at(0, whole, *[whole if a is out else a for a in arguments])
+    killed_at(write, tmp_path if command == "data" else out, *arguments)
+    if command == "resume":
+        killed_at(1 + seed, out, "resume", out) if (out / "config.json").is_file() else None
+    for file in out.rglob("*.json"):
+        json.loads(file.read_text())
+    if command != "data" or not out.exists():
+        assert not killed_at(0, out, *arguments)
+    assert results(out) == results(whole)

@@ -97,7 +97,7 @@ def without_data(task: T, facts: dict[str, Any]) -> T:
         "facts": lambda self: facts,
         "check_window": lambda self, window, size: None,
     }
-    stand_in = object.__new__(type(kind.__name__, (kind,), known))
+    stand_in: Any = object.__new__(type(kind.__name__, (kind,), known))
     for field in dataclasses.fields(task):
         object.__setattr__(stand_in, field.name, getattr(task, field.name))
     return stand_in
