@@ -77,7 +77,7 @@ def _is_state(facts: Any) -> bool:
     counts += position if isinstance(position, list) and len(position) == 4 else [None]
     right = all(type(count) is int and 0 <= count < 2**63 for count in counts) and _are(str, names)
     for name in ("total", "recent"):
-        sums = facts.get(name)
+        sums: Any = facts.get(name)
         right = right and isinstance(sums, list) and [_are(float, s) for s in sums] == [True] * 3
         right = right and len({len(s) for s in sums}) == 1
     return right and type(facts.get("wall_s")) in (int, float)

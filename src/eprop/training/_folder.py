@@ -407,7 +407,7 @@ def settings_from_json(parts: dict[str, type], config: dict[str, Any], path: Pat
     """
     made = {}
     for name, kind in parts.items():
-        held = config.get(name)
+        held: Any = config.get(name)
         require(isinstance(held, dict), f"{path}: settings of another version of eprop (no {name})")
         try:
             made[name] = _from_json(kind, held)
