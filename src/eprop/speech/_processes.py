@@ -1,8 +1,10 @@
 """Work spread over processes, results in order, with a progress bar where there is a terminal."""
 
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -53,7 +55,7 @@ def _pool(workers: int, fresh: bool) -> Iterator[ProcessPoolExecutor]:
     context = multiprocessing.get_context(method)
     context.set_forkserver_preload(["eprop.speech._preload"])
     pool = ProcessPoolExecutor(
-        workers, context, initializer=_ignore_interrupts, max_tasks_per_child=1 if fresh else None
+        workers, context, initializer=_begin, max_tasks_per_child=1 if fresh else None
     )
     try:
         yield pool
@@ -61,9 +63,17 @@ def _pool(workers: int, fresh: bool) -> Iterator[ProcessPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
-def _ignore_interrupts() -> None:
-    """Ctrl-C is the parent's to handle."""
+def _begin() -> None:
+    """Ctrl-C is the parent's to handle; where the parent is killed this process ends, too."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 @contextmanager
