@@ -20,7 +20,7 @@ from eprop.errors import InvalidSetting, RunFailed
 from eprop.experiments import reproduction_of
 from eprop.figures._run import learning_figure
 from eprop.figures._stream import newest_predictions
-from eprop.files import printable
+from eprop.files import DamagedFile, printable, read_npz
 from eprop.settings import Experiment, NetworkSettings, RunSettings
 from eprop.speech import BadUtterance, read_sound
 from eprop.streams._saved import load_state, save_state
@@ -280,6 +280,31 @@ def readers(tmp_path, monkeypatch, capsys):
 
     assert folder.holds_run
     return read
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "message"),
+    [
+        ("<f8", (10**12,), "says that it is larger than it is"),
+        ("<f8", (2**62, 8), "says that it is larger than it is"),
+        ("|O", (1,), "holds no numbers and no text"),
+        ("|V0", (10**18,), "holds no numbers and no text"),
+    ],
+)
+def test_an_array_is_looked_at_before_memory_is_taken_or_objects_are_made(tmp_path, dtype, shape, message):
+    header = (repr({"descr": dtype, "fortran_order": False, "shape": shape}).ljust(117) + "\n").encode()
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("a.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + b"\0" * 64)
+    with pytest.raises(DamagedFile, match=message):
+        read_npz(tmp_path / "a.npz")
+
+
+def test_an_archive_larger_than_memory_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "bomb.npz", a=np.zeros(10**6))
+    assert (tmp_path / "bomb.npz").stat().st_size < 20_000
+    monkeypatch.setattr("eprop.files.physical_memory", lambda: 10**6)
+    with pytest.raises(DamagedFile, match="its arrays take 0.0 GB, and this machine has 0.0 GB"):
+        read_npz(tmp_path / "bomb.npz")
 
 
 def read_all(readers, seeds):
