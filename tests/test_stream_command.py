@@ -268,7 +268,7 @@ def test_sigterm_saves_and_says_how_to_go_on(tmp_path):
     running.process.stdin.write("x,y\n" + "".join(lines_of(rows_of(60))))
     running.process.stdin.flush()
     running.wait_for(lambda: running.written() >= 60)
-    assert running.end(signal.SIGTERM) == 130
+    assert running.end(signal.SIGTERM) == 143
     assert f"eprop resume {tmp_path / 'out'}" in running.process.stderr.read()
     assert json.loads(str(np.load(tmp_path / "out" / "state.npz")["facts"]))["learnt"] == 60
     running.process.stdin.close()

@@ -5,7 +5,7 @@ import importlib.util
 from eprop.errors import require
 
 EXTRAS = {
-    "train": ("optax", "tyro", "rich", "orbax", "tensorboardX", "matplotlib", "PIL"),
+    "train": ("optax", "tyro", "rich", "orbax", "filelock", "tensorboardX", "matplotlib", "PIL"),
     "speech": ("soundfile", "python_speech_features", "scipy", "espeakng_loader"),
     "exchange": ("nir", "safetensors"),
 }

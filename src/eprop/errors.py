@@ -91,6 +91,12 @@ def _is_known(value: object) -> bool:
     return value is not None and not isinstance(value, (Tracer, jax.ShapeDtypeStruct))
 
 
+def require_at_most(most: int, **values: object) -> None:
+    """Raise `InvalidSetting` for the first keyword that is above `most`: beyond it the compiler breaks off."""
+    for name, value in values.items():
+        require(not isinstance(value, int) or value <= most, f"{name} = {value}: must be at most {most}")
+
+
 def require_choice(name: str, value: str, choices: Iterable[str]) -> None:
     """Raise `InvalidSetting` unless `value` is one of `choices`; the message names the nearest."""
     choices = tuple(choices)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
-from eprop.errors import require, require_positive
+from eprop.errors import require, require_at_most, require_positive
 from eprop.rules import Rule, make_rule
 
 NeuronName = Literal["lif", "alif", "lsnn", "lstm", "gru", "rate"]
@@ -84,6 +84,7 @@ class NetworkSettings:
             tau_out=self.tau_out, embedding=self.embedding, gamma=self.gamma, weight_scale=self.weight_scale
         )
         require_positive(feedback_scale=self.feedback_scale, adaptive_feedback_scale=self.adaptive_feedback_scale)
+        require_at_most(10**6, neurons=self.neurons, layers=self.layers, embedding=self.embedding)
         require(self.n_refractory >= 1, f"n_refractory = {self.n_refractory}: must be at least 1 (1 means none)")
         require(
             all(h >= 1 for h in self.synthesiser_hidden),
@@ -194,6 +195,7 @@ class RunSettings:
         require(self.evaluate_every >= 1, f"evaluate_every = {self.evaluate_every}: must be at least 1")
         require(0 <= self.seed < 2**31, f"seed = {self.seed}: must be from 0 to 2^31 - 1")
         require_positive(evaluation_batch=self.evaluation_batch, update_window=self.update_window)
+        require_at_most(10**6, batch=self.batch, evaluation_batch=self.evaluation_batch)
 
 
 @dataclass(frozen=True)

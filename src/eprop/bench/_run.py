@@ -20,14 +20,15 @@ from eprop.bench._report import markdown
 from eprop.bench._settings import RIVAL, BenchSettings
 from eprop.bench._stream_memory import measure_stream
 from eprop.errors import InvalidSetting, RunFailed
-from eprop.training import RunFolder, read_json, write_json
-from eprop.training._folder import versions, write_text
+from eprop.files import read_json, write_json, write_text
+from eprop.training import RunFolder, versions
 
 
-def start_bench(settings: BenchSettings, out: Path, overwrite: bool = False) -> RunFolder:
+def start_bench(settings: BenchSettings, out: Path, overwrite: bool = False, go_on: bool = False) -> RunFolder:
     """A new benchmark's folder: settings written down, nothing measured yet."""
     settings.check()
-    return RunFolder.create(out, {"command": "bench", "settings": dataclasses.asdict(settings)}, overwrite)
+    config = {"command": "bench", "settings": dataclasses.asdict(settings)}
+    return RunFolder.create(out, config, overwrite, go_on)
 
 
 def run_bench(folder: RunFolder, say: Callable[[str], None] = lambda said: None) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 import importlib
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from eprop._extras import require_extra
 from eprop.errors import InvalidSetting, RunFailed, suggestion
+from eprop.files import printable
 from eprop.memory import restart_with_huge_pages
 
 COMMANDS = {
@@ -46,20 +48,36 @@ def usage() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the program. What goes wrong ends with one line: status 2 for bad input, 1 for a run that failed."""
+    """Run the program.
+
+    What goes wrong ends with one line: status 2 for bad input, 1 for a run that failed; 130, 143 and 129 after Ctrl-C,
+    SIGTERM and SIGHUP; 75 once the time of `--stop-after` is over.
+    """
     if arguments is None and sys.argv[1:2] and sys.argv[1] in LONG and not {"-h", "--help"} & set(sys.argv):
         restart_with_huge_pages()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         _dispatch(arguments)
     except (InvalidSetting, RunFailed) as error:
-        print(f"eprop: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, InvalidSetting) else 1)
+        _end(str(error), 2 if isinstance(error, InvalidSetting) else 1)
     except KeyboardInterrupt:
-        print("eprop: stopped", file=sys.stderr)
-        sys.exit(130)
+        _end("stopped", 130)
     except BrokenPipeError:
         sys.stderr.close()
+    except OSError as error:
+        named = error.filename is not None
+        _end(f"{error.filename}: {error.strerror}" if named else str(error.strerror or error), 1)
+    except MemoryError as error:
+        _end(f"not enough memory ({error})", 1)
+    except RuntimeError as error:
+        if type(error).__name__ not in ("JaxRuntimeError", "XlaRuntimeError"):
+            raise
+        _end(f"the device says: {error}", 1)
+
+
+def _end(message: str, status: int) -> NoReturn:
+    print(f"eprop: {printable(' '.join(message.split()))}", file=sys.stderr)
+    sys.exit(status)
 
 
 def _dispatch(arguments: list[str]) -> None:

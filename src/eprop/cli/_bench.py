@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from eprop.bench import BenchSettings, start_bench
-from eprop.cli._execute import execute
+from eprop.cli._execute import run_in
 from eprop.cli._parse import missing, parse
 
 DESCRIPTION = """\
@@ -27,7 +27,9 @@ class BenchOptions:
     """Folder for bench.json, bench.md, time.png and memory.png."""
     settings: BenchSettings
     overwrite: bool = False
-    """Replace the run that the folder holds."""
+    """Replace the run that the folder holds: what a run wrote is removed, by name, if there is nothing else."""
+    continue_or_start: bool = False
+    """Start, go on with the run in the folder (the same settings), or do nothing if it has ended: for job queues."""
 
 
 def bench(arguments: list[str]) -> None:
@@ -38,4 +40,5 @@ def bench(arguments: list[str]) -> None:
         description=DESCRIPTION,
         default=BenchOptions(out=missing(), settings=BenchSettings()),
     )
-    execute(start_bench(options.settings, options.out, options.overwrite))
+    go_on = options.continue_or_start
+    run_in(lambda: start_bench(options.settings, options.out, options.overwrite, go_on), None, go_on)

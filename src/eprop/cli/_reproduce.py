@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from eprop.cli._execute import execute
+from eprop.cli._execute import run_in, seconds_of
 from eprop.cli._parse import choose, missing, parse, split_commas, take_option
 from eprop.errors import require
 from eprop.experiments import REPRODUCTIONS, start_reproduction
@@ -18,7 +18,11 @@ class ReproduceOptions(Generic[T]):
     """Folder for all runs, the table and the pictures."""
     settings: T
     overwrite: bool = False
-    """Replace the run that the folder holds."""
+    """Replace the run that the folder holds: what a run wrote is removed, by name, if there is nothing else."""
+    continue_or_start: bool = False
+    """Start, go on with the run in the folder (the same settings), or do nothing if it has ended: for job queues."""
+    stop_after: str = ""
+    """End by itself after this time (55m, 11.5h), to be continued: with a checkpoint, and status 75."""
 
 
 def reproduce(arguments: list[str]) -> None:
@@ -41,4 +45,6 @@ def reproduce(arguments: list[str]) -> None:
         description=f"{reproduction.summary}\n\nPreset: {preset} (--preset NAME, one of {', '.join(presets)}).",
         default=ReproduceOptions(out=missing(), settings=presets[preset]),
     )
-    execute(start_reproduction(name, options.settings, options.out, options.overwrite))
+    how = options.overwrite, options.continue_or_start
+    limit = seconds_of(options.stop_after)
+    run_in(lambda: start_reproduction(name, options.settings, options.out, *how), limit, options.continue_or_start)

@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from eprop.cli._execute import execute, set_precision
+from eprop.cli._execute import run_in, seconds_of, set_precision
 from eprop.cli._parse import missing, parse
 from eprop.settings import NetworkSettings, OptimiserSettings
 from eprop.streams import DEFAULT_NETWORK, DEFAULT_OPTIMISER, HandlingSettings, StreamSettings, start_stream
@@ -32,7 +32,9 @@ class StreamOptions:
     network: NetworkSettings
     optimiser: OptimiserSettings
     overwrite: bool = False
-    """Begin anew: replace the stream that the folder holds."""
+    """Begin anew: what the stream in the folder wrote is removed, by name, if there is nothing else."""
+    stop_after: str = ""
+    """End by itself after this time (55m, 11.5h), to be continued: with the state saved, and status 75."""
 
 
 def stream(arguments: list[str]) -> None:
@@ -51,4 +53,5 @@ def stream(arguments: list[str]) -> None:
     )
     set_precision(options.network.precision)
     parts = (options.stream, options.network, options.optimiser, options.handling)
-    execute(start_stream(options.out, *parts, overwrite=options.overwrite))
+    limit = seconds_of(options.stop_after)
+    run_in(lambda: start_stream(options.out, *parts, overwrite=options.overwrite), limit)

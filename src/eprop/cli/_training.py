@@ -2,14 +2,18 @@
 
 import dataclasses
 import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from eprop.cli._execute import execute, set_precision
+from eprop.cli._execute import run_in, seconds_of, set_precision
 from eprop.cli._parse import choose, missing, parse, split_commas, take_option, wants_help
 from eprop.errors import require
 from eprop.settings import Experiment, NetworkSettings, OptimiserSettings, RuleSettings, RunSettings
 from eprop.tasks import TASKS
+
+if TYPE_CHECKING:
+    from eprop.training import RunFolder
 
 EXAMPLES = {
     "train": """\
@@ -45,7 +49,11 @@ class TrainOptions(Generic[T]):
     tensorboard: bool = False
     """Write scalars for TensorBoard too."""
     overwrite: bool = False
-    """Replace the run that the folder holds."""
+    """Replace the run that the folder holds: what a run wrote is removed, by name, if there is nothing else."""
+    continue_or_start: bool = False
+    """Start, go on with the run in the folder (the same settings), or do nothing if it has ended: for job queues."""
+    stop_after: str = ""
+    """End by itself after this time (55m, 11.5h), to be continued: with a checkpoint, and status 75."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +71,11 @@ class CompareOptions(Generic[T]):
     tensorboard: bool = False
     """Write scalars for TensorBoard too."""
     overwrite: bool = False
-    """Replace the run that the folder holds."""
+    """Replace the run that the folder holds: what a run wrote is removed, by name, if there is nothing else."""
+    continue_or_start: bool = False
+    """Start, go on with the run in the folder (the same settings), or do nothing if it has ended: for job queues."""
+    stop_after: str = ""
+    """End by itself after this time (55m, 11.5h), to be continued: with a checkpoint, and status 75."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +90,11 @@ class GradientsOptions(Generic[T]):
     rules: tuple[str, ...] = ("eprop1:symmetric", "eprop1:random", "eprop1:adaptive", "eprop1:uniform")
     """Rules whose gradients are held against BPTT's, at the weights that --rule has trained so far."""
     overwrite: bool = False
-    """Replace the run that the folder holds."""
+    """Replace the run that the folder holds: what a run wrote is removed, by name, if there is nothing else."""
+    continue_or_start: bool = False
+    """Start, go on with the run in the folder (the same settings), or do nothing if it has ended: for job queues."""
+    stop_after: str = ""
+    """End by itself after this time (55m, 11.5h), to be continued: with a checkpoint, and status 75."""
 
 
 def tasks(arguments: list[str]) -> None:
@@ -102,7 +118,7 @@ def train(arguments: list[str]) -> None:
     _check(experiment)
     make_trainer(experiment, [experiment.run.seed])  # refuses a rule and settings that the task has no use for
     config = {"command": "train", "task": task, "experiment": experiment_to_json(experiment)}
-    execute(RunFolder.create(options.out, config | {"tensorboard": options.tensorboard}, options.overwrite))
+    _run(options, lambda *how: RunFolder.create(options.out, config | {"tensorboard": options.tensorboard}, *how))
 
 
 def compare(arguments: list[str]) -> None:
@@ -117,7 +133,7 @@ def compare(arguments: list[str]) -> None:
     rules, seeds, out = options.rules, options.seeds, options.out
     for rule in rules:  # refuses what the task has no use for
         make_trainer(dataclasses.replace(experiment, rule=RuleSettings(rule=rule)), [experiment.run.seed])
-    execute(start_comparison(task, experiment, rules, seeds, out, options.tensorboard, options.overwrite))
+    _run(options, lambda *how: start_comparison(task, experiment, rules, seeds, out, options.tensorboard, *how))
 
 
 def gradients(arguments: list[str]) -> None:
@@ -134,7 +150,13 @@ def gradients(arguments: list[str]) -> None:
     for rule in rules:
         make_rule(rule)
     config = {"command": "gradients", "task": task, "experiment": experiment_to_json(experiment), "rules": list(rules)}
-    execute(RunFolder.create(options.out, config, options.overwrite))
+    _run(options, lambda *how: RunFolder.create(options.out, config, *how))
+
+
+def _run(options: Any, make: "Callable[[bool, bool], RunFolder]") -> None:
+    """Make the folder with what `--overwrite` and `--continue-or-start` say, and run in it."""
+    limit = seconds_of(options.stop_after)
+    run_in(lambda: make(options.overwrite, options.continue_or_start), limit, options.continue_or_start)
 
 
 def _check(experiment: Experiment) -> None:

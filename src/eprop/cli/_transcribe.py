@@ -4,6 +4,7 @@ from pathlib import Path
 
 from eprop.cli._parse import take_option, wants_help
 from eprop.errors import require
+from eprop.files import printable
 
 USAGE = """\
 usage: eprop transcribe RUN FILE.wav [--out PICTURE.png]
@@ -33,11 +34,12 @@ def transcribe(arguments: list[str]) -> None:
     require(
         len(rest) == 2, "transcribe: name a run folder and a sound file, as in 'eprop transcribe runs/speech x.wav'"
     )
+    require(not out or Path(out).suffix.lower() == ".png", f"out = {out}: the picture is a PNG; give it a name in .png")
     folder, sound = Path(rest[0]), Path(rest[1])
     run, facts = load_speech_run(folder)
     set_precision(run.experiment.network.precision)
     transcript = hear(run, facts, sound)
     for start, end, phone in transcript.predicted:
-        print(f"{start:.3f} {end:.3f} {phone}")
+        print(f"{start:.3f} {end:.3f} {printable(phone)}")
     picture = Path(out) if out else run.folder.figures / f"{sound.stem}.png"
     print(save(utterance_figure(transcript), picture))

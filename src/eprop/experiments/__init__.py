@@ -1,5 +1,6 @@
 """Experiments: several runs, a table and a picture."""
 
+from eprop.experiments._compare import begun_rule as begun_rule
 from eprop.experiments._compare import better as better
 from eprop.experiments._compare import comparison_table as comparison_table
 from eprop.experiments._compare import rule_folder as rule_folder

@@ -22,6 +22,7 @@ def start_comparison(
     out: Path,
     tensorboard: bool = False,
     overwrite: bool = False,
+    go_on: bool = False,
 ) -> RunFolder:
     """A new comparison's folder: settings checked and written down, nothing run yet.
 
@@ -40,7 +41,7 @@ def start_comparison(
         "seeds": [experiment.run.seed + i for i in range(seeds)],
         "tensorboard": tensorboard,
     }
-    return RunFolder.create(out, config, overwrite)
+    return RunFolder.create(out, config, overwrite, go_on)
 
 
 def run_comparison(folder: RunFolder, done: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
@@ -97,6 +98,12 @@ def rule_folder(folder: RunFolder, name: str) -> RunFolder:
     return RunFolder.create(
         path, {"command": "train", "task": config["task"], "experiment": settings, "seeds": config["seeds"]}
     )
+
+
+def begun_rule(folder: RunFolder, name: str) -> RunFolder | None:
+    """The run folder of one rule; None where it was not begun yet."""
+    path = folder.path / make_rule(name).label.replace(":", "-")
+    return RunFolder.open(path) if (path / "config.json").is_file() else None
 
 
 def better(lower: bool) -> str:

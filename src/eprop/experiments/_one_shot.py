@@ -21,6 +21,7 @@ from eprop.training import (
     RunFolder,
     purpose_key,
     restore_newest,
+    settings_to_json,
     train,
     write_json,
 )
@@ -123,7 +124,7 @@ def part_folder(folder: RunFolder, name: str, experiment: OneShotExperiment | No
     path = folder.path / name
     if experiment is None or (path / "config.json").is_file():
         return RunFolder.open(path)
-    return RunFolder.create(path, {"command": "part", "settings": dataclasses.asdict(experiment)})
+    return RunFolder.create(path, {"command": "part", "settings": settings_to_json(experiment)})
 
 
 def _trained(folder: RunFolder, name: str, trainer: OneShotTrainer) -> Learnt:

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 from rich.console import RenderableType
 
 from eprop.errors import require
-from eprop.training import RunFolder, settings_from_json
+from eprop.training import RunFolder, settings_from_json, settings_to_json
 
 T = TypeVar("T")
 
@@ -32,10 +32,10 @@ REPRODUCTIONS: dict[str, Reproduction] = {}
 """Every figure that can be reproduced, by name."""
 
 
-def start_reproduction(name: str, settings: Any, out: Path, overwrite: bool = False) -> RunFolder:
+def start_reproduction(name: str, settings: Any, out: Path, overwrite: bool = False, go_on: bool = False) -> RunFolder:
     """A new reproduction's folder: settings written down, nothing run yet."""
-    config = {"command": "reproduce", "name": name, "settings": dataclasses.asdict(settings)}
-    return RunFolder.create(out, config, overwrite)
+    config = {"command": "reproduce", "name": name, "settings": settings_to_json(settings)}
+    return RunFolder.create(out, config, overwrite, go_on)
 
 
 def reproduction_of(folder: RunFolder) -> tuple[Reproduction, Any]:

@@ -1,9 +1,10 @@
 """Pictures, drawn from what is in a run folder."""
 
+import sys
 from pathlib import Path
 
 from eprop.errors import require
-from eprop.experiments import confusion, reproduction_of, rule_folder, transcribe_test_utterance
+from eprop.experiments import begun_rule, confusion, reproduction_of, transcribe_test_utterance
 from eprop.figures._bench import bench_figure
 from eprop.figures._comparison import comparison_figure
 from eprop.figures._gradients import alignment_figure
@@ -46,7 +47,7 @@ def draw(folder: RunFolder) -> list[Path]:
     if folder.config["command"] != "compare":
         return _draw_run(folder)
     comparison = folder.path / "comparison.json"
-    runs = [rule_folder(folder, rule) for rule in folder.config["rules"]]
+    runs = [run for rule in folder.config["rules"] if (run := begun_rule(folder, rule)) is not None]
     written = [path for run in runs if run.metrics() for path in _draw_run(run)]
     if comparison.is_file():
         written.append(save(comparison_figure(folder, read_json(comparison)), folder.path / "comparison.png"))
@@ -59,7 +60,9 @@ def _draw_run(folder: RunFolder) -> list[Path]:
     if folder.config["command"] == "gradients" and folder.metrics():
         figures["alignment"] = alignment_figure(folder)
     task = run.experiment.task
-    if isinstance(task, Speech):
+    if run.missing is not None:
+        print(f"eprop: {folder.path}: {run.missing}; drawn is what needs no data", file=sys.stderr)
+    elif isinstance(task, Speech):
         figures["utterance"] = utterance_figure(transcribe_test_utterance(folder.path))
         if task.objective == "frames":
             title = f"{folder.path.name}, test set"

@@ -1,6 +1,5 @@
 """Pictures of one-shot learning: a lesson, learning to learn, the rows of the table, the arm as it moves."""
 
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ from PIL import Image
 from eprop.experiments import reproduction_of
 from eprop.experiments._one_shot import COMPARED, load_learnt, part_folder, task_keys
 from eprop.figures._style import FAINT, INK, TARGET, colour, new_figure, save, tidy
+from eprop.files import write_whole
 from eprop.tasks import Arm
 from eprop.training import Lesson, OneShotTrainer, RunFolder, read_json
 
@@ -201,10 +201,11 @@ def animate_arm(shown: Shown, family: Arm, path: Path, frames: int = 50) -> Path
         canvas.draw()
         pictures.append(Image.fromarray(np.array(canvas.buffer_rgba())[..., :3]))
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    pictures[0].save(temporary, save_all=True, append_images=pictures[1:], duration=80, loop=0, format="GIF")
-    os.replace(temporary, path)
-    return path
+    first, *others = pictures
+    return write_whole(
+        path,
+        lambda temporary: first.save(temporary, save_all=True, append_images=others, duration=80, loop=0, format="GIF"),
+    )
 
 
 def _arms(axes: Axes, family: Arm, target: list[np.ndarray], made: list[np.ndarray]):

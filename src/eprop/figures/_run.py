@@ -7,15 +7,22 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from eprop.errors import require
 from eprop.figures._sample import Sample, draw_sample, synapse_traces
 from eprop.figures._style import FAINT, INK, TARGET, colour, new_figure, tidy
 from eprop.training import LoadedRun, RunFolder
 
 
 def columns(lines: list[dict], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Iterations, and a quantity as `[iteration, seed]`."""
-    iterations = np.array([line["iteration"] for line in lines])
-    return iterations, np.array([np.atleast_1d(line[name]) for line in lines], float)
+    """Iterations, and a quantity as `[iteration, seed]`.
+
+    Raises:
+        InvalidSetting: for lines without it, or of different numbers of seeds.
+    """
+    values = [np.atleast_1d(line.get(name, ())) for line in lines]
+    alike = all(each.shape == values[0].shape and each.size > 0 for each in values)
+    require(alike and all("iteration" in line for line in lines), f"metrics.jsonl: not every line has {name} alike")
+    return np.array([line["iteration"] for line in lines]), np.array(values, float)
 
 
 def plot_spread(axes: Axes, iterations: np.ndarray, values: np.ndarray, label: str, shade: str) -> None:
@@ -28,7 +35,7 @@ def plot_spread(axes: Axes, iterations: np.ndarray, values: np.ndarray, label: s
 def learning_figure(folder: RunFolder, spiking: bool) -> Figure:
     """Loss, metric and mean activity over iterations."""
     lines, summary = folder.metrics(), folder.summary
-    metric = "metric" if summary is None else summary["metric"]
+    metric = "metric" if summary is None else summary.get("metric", "metric")
     panels = [("loss", "training loss"), ("metric", metric)]
     panels.append(("activity", "firing rate, Hz" if spiking else "mean output"))
     figure = new_figure(10.0, 3.0)

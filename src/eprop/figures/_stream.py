@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from eprop.errors import InvalidSetting
 from eprop.figures._style import FAINT, TARGET, colour, new_figure, save, tidy
 from eprop.training import RunFolder
 
@@ -65,9 +66,20 @@ def forecast_figure(folder: RunFolder, names: list[str], rows: np.ndarray) -> Fi
 
 
 def newest_predictions(path: Path, count: int) -> tuple[list[str], np.ndarray]:
-    """Targets, and the last `count` lines `[line, column]` of a file of any length."""
+    """Targets, and the last `count` lines `[line, column]` of a file of any length.
+
+    Raises:
+        InvalidSetting: for lines that no stream writes.
+    """
+    try:
+        return _newest(path, count)
+    except (OSError, ValueError, csv.Error) as error:
+        raise InvalidSetting(f"{path}: cannot be read, or is not what a stream writes ({error})") from None
+
+
+def _newest(path: Path, count: int) -> tuple[list[str], np.ndarray]:
     with open(path, "rb") as file:
-        header = next(csv.reader([file.readline().decode().rstrip("\n")]), [])
+        header = next(csv.reader([file.readline(1 << 20).decode().rstrip("\n")]), [])
         start = file.tell()
         file.seek(max(start, os.fstat(file.fileno()).st_size - 64 * count * max(len(header), 1)))
         if file.tell() > start:

@@ -1,12 +1,15 @@
 """Colours, sizes, and files written whole or not at all."""
 
-import os
+import warnings
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.text import Text
+from matplotlib.ticker import LogFormatter, LogLocator, NullFormatter
+
+from eprop.files import write_whole
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#000000")
 """Okabe and Ito's colours, told apart by colour-blind readers too."""
@@ -39,9 +42,22 @@ def tidy(axes: Axes, xlabel: str = "", ylabel: str = "", title: str = "") -> Non
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a PNG atomically."""
+    """Write a PNG, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    FigureCanvasAgg(figure).print_png(temporary)
-    os.replace(temporary, path)
-    return path
+    as_it_is(figure)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # names in a script that the font lacks
+        return write_whole(path, lambda temporary: FigureCanvasAgg(figure).print_png(temporary))
+
+
+def as_it_is(figure: Figure) -> None:
+    """No text is read as a formula, but for matplotlib's own on logarithmic axes: names come from files."""
+    axes = [axis for panel in figure.axes for axis in (panel.xaxis, panel.yaxis)]
+    for axis in axes:
+        axis.get_majorticklabels()  # made now
+    powers = [axis for axis in axes if isinstance(axis.get_major_formatter(), LogFormatter)]
+    own = {id(text) for axis in powers for text in axis.findobj(Text)}
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        if id(text) not in own:
+            text.set_parse_math(False)

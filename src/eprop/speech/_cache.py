@@ -9,11 +9,11 @@ from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
 from eprop.errors import InvalidSetting, require
+from eprop.files import DamagedFile, read_npz, write_whole
 from eprop.speech._corpus import SPLITS, Utterance, find_utterances
 from eprop.speech._extra import extra
 from eprop.speech._features import Analysed, Features, analyse, frame_labels
@@ -21,6 +21,9 @@ from eprop.speech._processes import ordered_map, progress_bar
 
 LAYOUT = 2
 """Of the cached arrays; part of their key."""
+
+ARRAYS = frozenset("paths split features labels frame_bounds sequence sequence_bounds phones rate bad".split())
+"""What a cached corpus consists of."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,18 +158,20 @@ def _bounds(pieces: Sequence[np.ndarray]) -> np.ndarray:
 
 def _read(path: Path) -> dict[str, np.ndarray] | None:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, BadZipFile, EOFError):
+        arrays = read_npz(path)
+    except (OSError, DamagedFile):
         return None  # not there, or damaged: built again
+    return arrays if arrays.keys() == ARRAYS else None
 
 
 def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    def write(temporary: Path) -> None:
+        with open(temporary, "wb") as file:
+            np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(temporary, **arrays)  # pyright: ignore[reportArgumentType]
-        os.replace(temporary, path)
+        write_whole(path, write)
     except OSError as error:
         raise InvalidSetting(f"{path.parent}: cannot be written ({error.strerror}); set XDG_CACHE_HOME") from None
 

@@ -19,6 +19,10 @@ PAST_THE_END = 0.025
 """Seconds by which the last boundary may lie past the signal's end: a window of the features."""
 
 
+RATES, LONGEST = (1000, 768_000), 3600
+"""Samples a second that a sound may have, and the seconds that it may last: a damaged file may say anything."""
+
+
 class BadUtterance(Exception):
     """An utterance that cannot be used: the message names its file and the reason."""
 
@@ -104,11 +108,17 @@ def read_sound(path: Path) -> tuple[np.ndarray, int]:
     """
     soundfile: Any = extra("soundfile", "soundfile")
     try:
-        signal, rate = soundfile.read(path, dtype="float64", always_2d=True)
-    except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
+        with soundfile.SoundFile(path) as file:
+            rate, channels, frames = file.samplerate, file.channels, file.frames
+            if channels != 1:
+                raise BadUtterance(f"{path}: has {channels} channels, expected 1")
+            if not RATES[0] <= rate <= RATES[1]:
+                raise BadUtterance(f"{path}: has {rate} samples a second, expected {RATES[0]} to {RATES[1]}")
+            if frames > LONGEST * rate:
+                raise BadUtterance(f"{path}: lasts {frames / rate:.0f} s, at most {LONGEST} s are read")
+            signal = file.read(dtype="float64", always_2d=True)
+    except (soundfile.LibsndfileError, OSError, RuntimeError, ValueError, MemoryError) as error:
         raise BadUtterance(f"{path}: cannot be read as sound ({_reason(error)})") from None
-    if signal.shape[1] != 1:
-        raise BadUtterance(f"{path}: has {signal.shape[1]} channels, expected 1")
     if len(signal) == 0:
         raise BadUtterance(f"{path}: holds no samples")
     return signal[:, 0] * 2.0**15, rate

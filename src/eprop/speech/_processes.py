@@ -1,8 +1,10 @@
 """Work spread over processes, results in order, with a progress bar where there is a terminal."""
 
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -53,7 +55,7 @@ def _pool(workers: int, fresh: bool) -> Iterator[ProcessPoolExecutor]:
     context = multiprocessing.get_context(method)
     context.set_forkserver_preload(["eprop.speech._preload"])
     pool = ProcessPoolExecutor(
-        workers, context, initializer=_ignore_interrupts, max_tasks_per_child=1 if fresh else None
+        workers, context, initializer=_begin, max_tasks_per_child=1 if fresh else None
     )
     try:
         yield pool
@@ -61,16 +63,28 @@ def _pool(workers: int, fresh: bool) -> Iterator[ProcessPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
-def _ignore_interrupts() -> None:
-    """Ctrl-C is the parent's to handle."""
+def _begin() -> None:
+    """Ctrl-C is the parent's to handle; where the parent is killed this process ends, too."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 @contextmanager
 def progress_bar(label: str, total: float, unit: str) -> Iterator[Callable[[float], None]]:
     """A function to call with how much is done by now."""
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), TextColumn("{task.fields[amount]}"))
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=None),
+        TextColumn("{task.fields[amount]}", markup=False),
+    )
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(label, total=total, amount="")
         yield lambda done: bar.update(task, completed=done, amount=f"{done:.0f} of {total:.0f} {unit}")

@@ -1,8 +1,10 @@
 """A spoken corpus in TIMIT's layout, synthesised on this machine: `eprop data speech`."""
 
 import dataclasses
+import glob
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from eprop.errors import InvalidSetting, require, require_positive
+from eprop.files import process_lives
 from eprop.speech._engine import Engine, Speech
 from eprop.speech._extra import extra
 from eprop.speech._processes import ordered_map, progress_bar
@@ -52,6 +55,10 @@ class Synthesis:
         require(self.echo_seconds >= 0.1, f"echo_seconds = {self.echo_seconds}: must be at least 0.1")
 
 
+PIECE = re.compile(r"corpus\.json|(TRAIN|DEV|TEST)/DR\d/\w+/SX\d+\.(WAV|PHN|TXT)")
+"""A file of a corpus, from its folder."""
+
+
 class Task(NamedTuple):
     """What one speaker says, and where it belongs."""
 
@@ -84,17 +91,28 @@ def synthesise(out: Path, settings: Synthesis) -> dict[str, Any]:
     require(not out.exists(), f"out = {out}: is there already; name a new folder")
     for module, package in (("soundfile", "soundfile"), ("espeakng_loader", "espeakng-loader"), ("scipy", "scipy")):
         extra(module, package)
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    require(not partial.exists(), f"{partial}: is there already; remove it")
     try:
+        _clear_partial(out)
         partial.mkdir(parents=True)
         report = _write_all(partial, settings)
         os.replace(partial, out)
     except OSError as error:
         raise InvalidSetting(f"out = {out}: cannot be written ({error.strerror})") from None
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)  # made above
     return report
+
+
+def _clear_partial(out: Path) -> None:
+    """Remove what processes that were killed left beside `out`: folders of the corpus's files alone."""
+    for partial in out.parent.glob(f".{glob.escape(out.name)}.*.partial"):
+        process = partial.name.split(".")[-2]
+        files = [path for path in partial.rglob("*") if not path.is_dir() or path.is_symlink()]
+        ours = all(PIECE.fullmatch(path.relative_to(partial).as_posix()) for path in files)
+        if process.isdigit() and not process_lives(int(process)) and ours:
+            shutil.rmtree(partial)
 
 
 def _write_all(folder: Path, settings: Synthesis) -> dict[str, Any]:

@@ -18,7 +18,11 @@ class StreamProgress(LiveLine):
     """
 
     def __init__(self, size: int | None, console: Console | None = None) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), TextColumn("{task.fields[numbers]}"))
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=30),
+            TextColumn("{task.fields[numbers]}", markup=False),
+        )
         super().__init__(*columns, console=console)
         self._task = self._bar.add_task("stream", total=size, numbers="waiting for rows")
         self._shown = 0.0

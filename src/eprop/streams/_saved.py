@@ -3,14 +3,13 @@
 import io
 import json
 import os
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from eprop.errors import RunFailed
-from eprop.training import write_bytes
+from eprop.files import DamagedFile, parse_json, read_npz, write_bytes
 
 
 class Appended:
@@ -59,8 +58,30 @@ def load_state(path: Path) -> tuple[dict[str, Any], list[np.ndarray]] | None:
     if not path.is_file():
         return None
     try:
-        with np.load(io.BytesIO(path.read_bytes())) as found:
-            facts = json.loads(str(found["facts"]))
-            return facts, [found[str(i)] for i in range(len(found.files) - 1)]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError):
-        raise RunFailed(f"{path}: is damaged; start again with --overwrite") from None
+        found = read_npz(path)
+        facts = parse_json(str(found.pop("facts")))
+        arrays = [found[str(i)] for i in range(len(found))]
+    except (OSError, DamagedFile, KeyError):
+        facts, arrays = {}, []
+    if not _is_state(facts) or len(arrays) < 2:
+        raise RunFailed(f"{path}: is damaged; start again with --overwrite")
+    return facts, arrays
+
+
+def _is_state(facts: Any) -> bool:
+    """Whether what was read says all that a stream needs to go on."""
+    if not isinstance(facts, dict):
+        return False
+    counts = [facts.get(name) for name in ("learnt", "since_report", "predictions", "metrics")]
+    position, names = facts.get("position"), facts.get("names")
+    counts += position if isinstance(position, list) and len(position) == 4 else [None]
+    right = all(type(count) is int and 0 <= count < 2**63 for count in counts) and _are(str, names)
+    for name in ("total", "recent"):
+        sums: Any = facts.get(name)
+        right = right and isinstance(sums, list) and [_are(float, s) for s in sums] == [True] * 3
+        right = right and len({len(s) for s in sums}) == 1
+    return right and type(facts.get("wall_s")) in (int, float)
+
+
+def _are(kind: type, values: Any) -> bool:
+    return isinstance(values, list) and all(type(value) is kind for value in values) and bool(values)

@@ -82,5 +82,8 @@ class HandlingSettings:
 
 
 def column_names(listed: str) -> list[str]:
-    """`a,b,"c,d"` as names."""
-    return [name.strip() for name in next(csv.reader([listed]), [])]
+    """`a,b,"c,d"` as names; none where that is no line of a table."""
+    try:
+        return [name.strip() for name in next(csv.reader([listed]), [])]
+    except csv.Error:
+        return []

@@ -7,13 +7,15 @@ from typing import Any
 
 from rich.console import Group
 from rich.table import Table as TextTable
+from rich.text import Text
 
 from eprop.errors import require
+from eprop.files import printable
 from eprop.settings import NetworkSettings, OptimiserSettings
 from eprop.streams._settings import HandlingSettings, StreamSettings
 from eprop.streams._source import Source
 from eprop.streams._table import Position, Table, read_names
-from eprop.training import RunFolder, build_optimiser, write_json
+from eprop.training import RunFolder, build_optimiser, cannot_write, writing
 
 DEFAULT_NETWORK = NetworkSettings(neuron="lstm", neurons=64, tau_out=None, bias=True, readout_scale=0.1)
 DEFAULT_OPTIMISER = OptimiserSettings(learning_rate=0.003)
@@ -46,7 +48,11 @@ def start_stream(
         return RunFolder.create(out, config, overwrite)
     folder = RunFolder.open(out)
     _check_same(folder, config)
-    write_json(folder.path / "config.json", config)
+    try:
+        with writing(folder.path):
+            folder.set_config(config)
+    except OSError as error:
+        raise cannot_write(folder.path, error) from None
     return folder
 
 
@@ -64,7 +70,7 @@ def stream_table(summary: dict[str, Any]) -> Group:
         naive = summary["naive_rmse"][name]
         known = error is not None
         ratio = f"{error / naive:.3f}" if known and naive else "-"
-        table.add_row(name, *((f"{error:.5g}", f"{naive:.5g}") if known else ("-", "-")), ratio)
+        table.add_row(Text(printable(name)), *((f"{error:.5g}", f"{naive:.5g}") if known else ("-", "-")), ratio)
     return Group(title, table)
 
 

@@ -1,6 +1,7 @@
 """The run of a stream: rows in, predictions out, state saved, until the rows end or a signal comes."""
 
 import json
+import signal
 import sys
 import time
 from typing import Any
@@ -17,7 +18,15 @@ from eprop.streams._score import Score
 from eprop.streams._settings import HandlingSettings, StreamSettings
 from eprop.streams._source import Source
 from eprop.streams._table import BadRow, Position, Rows, Table, read_names
-from eprop.training import Interrupted, RunFolder, settings_from_json, stop_signals, versions
+from eprop.training import (
+    Interrupted,
+    RunFolder,
+    cannot_write,
+    settings_from_json,
+    stop_signals,
+    versions,
+    writing,
+)
 
 
 def run_stream(folder: RunFolder) -> dict[str, Any]:
@@ -29,7 +38,8 @@ def run_stream(folder: RunFolder) -> dict[str, Any]:
     Raises:
         InvalidSetting: for a table or row that cannot be read; what was learnt before it is saved.
         RunFailed: if a forecast stops being finite, or the folder's files are damaged.
-        Interrupted: after Ctrl-C or SIGTERM, unless the file is followed (then that is the end); all is saved.
+        Interrupted: after Ctrl-C (unless the file is followed: then that is the end), SIGTERM or SIGHUP, or once the
+            time of `stop_after` is over; all is saved.
     """
     parts = {
         "stream": StreamSettings,
@@ -37,11 +47,16 @@ def run_stream(folder: RunFolder) -> dict[str, Any]:
         "optimiser": OptimiserSettings,
         "handling": HandlingSettings,
     }
-    running = _Stream(folder, **settings_from_json(parts, folder.config, folder.path))
     try:
-        return running.run()
-    finally:
-        running.close()
+        with writing(folder.path):
+            folder.begin()
+            running = _Stream(folder, **settings_from_json(parts, folder.config, folder.path))
+            try:
+                return running.run()
+            finally:
+                running.close()
+    except OSError as error:
+        raise cannot_write(folder.path, error) from None
 
 
 class _Stream:
@@ -85,8 +100,8 @@ class _Stream:
                 self._save()
                 raise
             self._save()
-        if stop.requested and not self.handling.follow:
-            raise Interrupted
+        if stop.requested and not (self.handling.follow and stop.signal == signal.SIGINT):
+            raise Interrupted(stop.status)
         self._look_ahead()
         return self._finish()
 
@@ -203,9 +218,15 @@ class _Stream:
 
     def _restore(self, arrays: list[np.ndarray]) -> None:
         same = self.forecaster.restore(arrays[2:])
-        if not same:
+        numbers, values = arrays[:2]
+        waiting = (
+            numbers.dtype == np.int64
+            and values.dtype == float
+            and values.shape == (*numbers.shape, self.queue.values.shape[1])
+        )
+        if not (same and waiting and numbers.ndim == 1):
             raise RunFailed(f"{self.state_path}: is of another network than the configuration's")
-        self.queue = Rows(*arrays[:2])
+        self.queue = Rows(numbers, values)
 
     def _look_ahead(self) -> None:
         """Forecast from the last rows too, fewer than a window: they are not learnt from, nor in the saved state."""
@@ -271,5 +292,5 @@ def csv_line(cells: list[Any]) -> str:
 
 def _cell(value: Any) -> str:
     if isinstance(value, str):
-        return '"' + value.replace('"', '""') + '"' if any(c in value for c in ',"') else value
+        return '"' + value.replace('"', '""') + '"' if any(c in value for c in ',"\r') else value
     return "" if value != value else repr(value)

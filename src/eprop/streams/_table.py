@@ -156,7 +156,10 @@ def split_line(text: bytes, separator: str) -> list[str]:
     if "\0" in line:
         raise BadRow("is not text (it holds a zero byte)")
     if '"' in line:
-        return next(csv.reader([line], delimiter=separator))
+        try:
+            return next(csv.reader([line], delimiter=separator))
+        except csv.Error as error:
+            raise BadRow(f"cannot be read ({error})") from None
     return line.split(separator)
 
 

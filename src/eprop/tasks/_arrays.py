@@ -1,10 +1,11 @@
 """Your own arrays: any data set of sequences, from a NumPy file."""
 
+import hashlib
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
-from zipfile import BadZipFile
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 from eprop.errors import InvalidSetting, require, require_positive
+from eprop.files import DamagedFile, read_npz
 from eprop.settings import Experiment, NetworkSettings, OptimiserSettings, RunSettings
 from eprop.tasks._base import Batch, Task, cross_entropy, masked_steps, normalised_squared_error, squared_error
 
@@ -79,6 +81,12 @@ class ArraysTask(Task):
     def classifies(self) -> bool:
         return self.arrays.targets.ndim == 2
 
+    def facts(self) -> dict[str, Any]:
+        """Shape, type and digest of each array of the file, so that a file written anew is told."""
+        _ = self.arrays
+        file = _read(str(self.data), _stamp(self.data))
+        return {"arrays": sorted(file), **{name: _facts(array) for name, array in file.items()}}
+
     def prepare(self, key: PRNGKeyArray) -> Any:
         a = self.arrays
         part = lambda chosen: tuple(jnp.asarray(x[chosen]) for x in a[:4])  # noqa: E731
@@ -126,32 +134,52 @@ class ArraysTask(Task):
     @property
     def one_class_a_sample(self) -> bool:
         """Whether targets were given once a sample."""
-        return bool(self.classifies and _targets_per_sample(str(self.data)))
+        return bool(self.classifies and _targets_per_sample(self.data))
+
+
+def _stamp(path: Path | None) -> tuple[int, int] | None:
+    """Size and time of change, so that a file written anew is read anew."""
+    try:
+        found = os.stat(str(path))
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
 
 
 @lru_cache(maxsize=4)
-def _read(path: str) -> dict[str, np.ndarray]:
+def _read(path: str, stamp: tuple[int, int] | None) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        return read_npz(Path(path))
     except FileNotFoundError:
         raise InvalidSetting(f"data = {path}: there is no such file") from None
-    except (ValueError, OSError, BadZipFile, AttributeError) as error:
+    except DamagedFile as error:
         raise InvalidSetting(f"data = {path}: not a file that numpy.savez wrote ({error})") from None
 
 
-def _targets_per_sample(path: str) -> bool:
-    return _read(path)["targets"].ndim == 1
+def _facts(array: np.ndarray) -> dict[str, Any]:
+    content = np.ascontiguousarray(array).reshape(-1).view(np.uint8) if array.dtype.itemsize else b""
+    digest = hashlib.sha256(content).hexdigest()[:16]  # pyright: ignore[reportArgumentType]
+    return {"shape": list(array.shape), "type": str(array.dtype), "sha256": digest}
 
 
-@lru_cache(maxsize=4)
+def _targets_per_sample(path: Path | None) -> bool:
+    return _read(str(path), _stamp(path))["targets"].ndim == 1
+
+
 def load_arrays(path: Path, test_fraction: float, split_seed: int, decision_steps: int) -> Arrays:
     """Read and check a data file.
 
     Raises:
         InvalidSetting: naming the file, the array and the rule it breaks.
     """
-    file = _read(str(path))
+    return _load(path, _stamp(path), test_fraction, split_seed, decision_steps)
+
+
+@lru_cache(maxsize=4)
+def _load(
+    path: Path, stamp: tuple[int, int] | None, test_fraction: float, split_seed: int, decision_steps: int
+) -> Arrays:
+    file = _read(str(path), stamp)
 
     def check(condition: bool, message: str) -> None:
         require(condition, f"data = {path}: {message}")

@@ -1,22 +1,28 @@
 """Training: settings to networks, the update, the loop, the run folder."""
 
+from eprop.files import read_json as read_json
+from eprop.files import write_bytes as write_bytes
+from eprop.files import write_json as write_json
 from eprop.training._build import build_network as build_network
 from eprop.training._build import build_neuron as build_neuron
 from eprop.training._build import build_optimiser as build_optimiser
+from eprop.training._checkpoints import Checkpoints as Checkpoints
+from eprop.training._checkpoints import restore_newest as restore_newest
 from eprop.training._folder import RunFolder as RunFolder
+from eprop.training._folder import cannot_write as cannot_write
 from eprop.training._folder import experiment_from_json as experiment_from_json
 from eprop.training._folder import experiment_to_json as experiment_to_json
-from eprop.training._folder import read_json as read_json
 from eprop.training._folder import settings_from_json as settings_from_json
-from eprop.training._folder import versions as versions
-from eprop.training._folder import write_bytes as write_bytes
-from eprop.training._folder import write_json as write_json
-from eprop.training._keys import purpose_key as purpose_key
+from eprop.training._folder import settings_to_json as settings_to_json
+from eprop.training._lock import keep_locks as keep_locks
+from eprop.training._lock import writing as writing
 from eprop.training._loop import Interrupted as Interrupted
 from eprop.training._loop import make_trainer as make_trainer
-from eprop.training._loop import restore_newest as restore_newest
+from eprop.training._loop import stop_after as stop_after
+from eprop.training._keys import purpose_key as purpose_key
 from eprop.training._loop import stop_signals as stop_signals
 from eprop.training._loop import train as train
+from eprop.training._made import versions as versions
 from eprop.training._one_shot import Learnt as Learnt
 from eprop.training._one_shot import Lesson as Lesson
 from eprop.training._one_shot import OneShotExperiment as OneShotExperiment

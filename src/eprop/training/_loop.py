@@ -1,21 +1,21 @@
 """The training loop: updates, evaluations, checkpoints, resume."""
 
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 
 from eprop.errors import RunFailed
 from eprop.settings import Experiment
 from eprop.tasks import StreamTask
-from eprop.training._folder import RunFolder, versions
+from eprop.training._checkpoints import restore_newest
+from eprop.training._folder import RunFolder, cannot_write
+from eprop.training._lock import writing
+from eprop.training._made import versions
 from eprop.training._progress import ProgressBar
 from eprop.training._sequences import SequenceTrainer
 from eprop.training._streams import StreamTrainer
@@ -28,14 +28,31 @@ Observer = Callable[[Any, Any, int], dict[str, Any]]
 """Called at every evaluation; what it returns is added to the line of `metrics.jsonl`."""
 
 
+STOP_AFTER_STATUS = 75
+"""What the program ends with after `--stop-after`: not 0, there is more to do; no failure either (EX_TEMPFAIL)."""
+
+
 class Interrupted(Exception):
-    """The user stopped the run; everything computed is in its folder."""
+    """The run was stopped from outside; everything computed is in its folder.
+
+    Args:
+        status: what the program ends with: 128 and the signal's number, or `STOP_AFTER_STATUS`.
+    """
+
+    def __init__(self, status: int = 128 + signal.SIGINT) -> None:
+        super().__init__(status)
+        self.status = status
 
 
 def make_trainer(experiment: Experiment, seeds: Sequence[int]) -> NetworkTrainer:
     """The trainer that the task needs: of whole sequences, or of a stream's windows."""
     kind = StreamTrainer if isinstance(experiment.task, StreamTask) else SequenceTrainer
     return kind(experiment, seeds)
+
+
+def data_facts(task: Any, facts: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What a run folder keeps about the data, and the sizes that a network gets from them."""
+    return None if facts is None else {**facts, "n_in": task.n_in, "n_out": task.n_out}
 
 
 def train(
@@ -63,16 +80,24 @@ def train(
         The summary.
 
     Raises:
-        RunFailed: if the loss stops being finite for all seeds; the weights before that are kept.
-        Interrupted: after Ctrl-C or SIGTERM; a checkpoint was written.
+        InvalidSetting: if another process writes in the folder, or its data are others than when the run began.
+        RunFailed: if the loss stops being finite for all seeds (the weights before that are kept), or the folder can
+            no longer be written (the last checkpoint is whole).
+        Interrupted: after Ctrl-C, SIGTERM or SIGHUP, or once the time of `stop_after` is over; a checkpoint was
+            written.
     """
-    if folder.summary is not None:
-        return folder.summary
-    loop = _Loop(experiment, folder, task, seeds, tensorboard, observe, trainer)
     try:
-        return loop.run()
-    finally:
-        loop.close()
+        with writing(folder.path):
+            folder.begin()
+            if folder.summary is not None:
+                return folder.summary
+            loop = _Loop(experiment, folder, task, seeds, tensorboard, observe, trainer)
+            try:
+                return loop.run()
+            finally:
+                loop.close()
+    except OSError as error:
+        raise cannot_write(folder.path, error) from None
 
 
 class _Loop:
@@ -83,9 +108,9 @@ class _Loop:
         self.settings = experiment.run
         self.checkpoints = folder.checkpoints()
         self.writer = _tensorboard(folder) if tensorboard else None
-        folder.keep_facts(self.trainer.facts())
+        folder.keep_facts(data_facts(self.trainer.task, self.trainer.facts()))
         self.state, self.iteration = self.trainer.init(), 0
-        newest = restore_newest(self.checkpoints, self.state)
+        newest = restore_newest(self.checkpoints, self.state, mend=True)
         if newest is not None:
             self.state, self.iteration = newest
         folder.forget_after(self.iteration)
@@ -120,7 +145,7 @@ class _Loop:
                     self._evaluate(loss)
                 if stop.requested:
                     self._save()
-                    raise Interrupted
+                    raise Interrupted(stop.status)
         self._save()
         return self._finish()
 
@@ -187,7 +212,7 @@ class _Loop:
 
     def _save(self) -> None:
         if self.checkpoints.latest_step() != self.iteration:
-            self.checkpoints.save(self.iteration, args=ocp.args.StandardSave(_plain(self.state)))
+            self.checkpoints.save(self.iteration, self.state)
         self.saved = time.monotonic()
 
     def _finish(self) -> dict[str, Any]:
@@ -207,69 +232,55 @@ class _Loop:
         return summary
 
 
-def _plain(state: Any) -> dict[str, Any]:
-    """The state as orbax stores it: a flat dictionary of arrays."""
-    return {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(state))}
-
-
-def restore_newest(checkpoints: ocp.CheckpointManager, like: Any) -> tuple[Any, int] | None:
-    """The training state of the newest checkpoint that can be read, and its iteration; None if there is none yet.
-
-    A damaged checkpoint is removed, with a word on stderr, once an older one was found good.
-
-    Raises:
-        RunFailed: if no checkpoint can be read, or they are of another network than `like`.
-    """
-    damaged = []
-    for iteration in sorted(checkpoints.all_steps(), reverse=True):
-        state = _read(checkpoints, iteration, like)
-        if state is None:
-            damaged.append(iteration)
-            continue
-        for bad in damaged:
-            said = f"eprop: {checkpoints.directory}: checkpoint {bad} is damaged; going on from the one before"
-            print(f"{said}, iteration {iteration}", file=sys.stderr)
-            checkpoints.delete(bad)
-        return state, iteration
-    if damaged:
-        raise RunFailed(
-            f"{checkpoints.directory}: no checkpoint ({', '.join(map(str, damaged))}) can be read: damaged, or of "
-            "another network than the configuration's"
-        )
-    return None
-
-
-def _read(checkpoints: ocp.CheckpointManager, iteration: int, like: Any) -> Any:
-    """The state of one checkpoint, in the shape of `like`; None where it is damaged or of another shape."""
-    expected = _plain(like)
-    try:
-        found = {name: tuple(array.shape) for name, array in checkpoints.item_metadata(iteration).items()}
-        if found != {name: array.shape for name, array in expected.items()}:
-            return None
-        restored = checkpoints.restore(iteration, args=ocp.args.StandardRestore(expected))
-    except (ValueError, KeyError, OSError, AttributeError, TypeError):
-        return None
-    return jax.tree.structure(like).unflatten([restored[name] for name in expected])
-
-
-class _Stop:
-    requested = False
+_deadlines: list[float] = []
 
 
 @contextmanager
-def stop_signals() -> Iterator[_Stop]:
-    """Turn the first Ctrl-C or SIGTERM into a request; a second Ctrl-C stops at once."""
-    stop = _Stop()
+def stop_after(seconds: float, began: float) -> Iterator[None]:
+    """Training within this ends by itself, as if a signal had come, `seconds` after `began` (`time.monotonic`)."""
+    _deadlines.append(began + seconds)
+    try:
+        yield
+    finally:
+        _deadlines.pop()
+
+
+class Stop:
+    """Whether a run is to end now, and the status for that."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    @property
+    def requested(self) -> bool:
+        return self.signal is not None or any(time.monotonic() >= deadline for deadline in _deadlines)
+
+    @property
+    def status(self) -> int:
+        return STOP_AFTER_STATUS if self.signal is None else 128 + self.signal
+
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+@contextmanager
+def stop_signals() -> Iterator[Stop]:
+    """Turn the first Ctrl-C, SIGTERM or SIGHUP into a request; a second Ctrl-C stops at once.
+
+    A signal that this process was started to ignore (as by nohup) stays ignored.
+    """
+    stop = Stop()
     old = {}
 
     def handle(number, frame):
-        if stop.requested:
+        if stop.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
-        stop.requested = True
+        stop.signal = number
 
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            old[number] = signal.signal(number, handle)
+        for number in SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                old[number] = signal.signal(number, handle)
     except ValueError:  # not in the main thread: signals are not ours
         pass
     try:

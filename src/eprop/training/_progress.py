@@ -31,10 +31,10 @@ class ProgressBar(LiveLine):
 
     def __init__(self, label: str, total: int, done: int, metric_name: str, console: Console | None = None) -> None:
         super().__init__(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[numbers]}"),
+            TextColumn("{task.fields[numbers]}", markup=False),
             TimeRemainingColumn(),
             console=console,
         )
