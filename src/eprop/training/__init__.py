@@ -14,12 +14,12 @@ from eprop.training._folder import experiment_from_json as experiment_from_json
 from eprop.training._folder import experiment_to_json as experiment_to_json
 from eprop.training._folder import settings_from_json as settings_from_json
 from eprop.training._folder import settings_to_json as settings_to_json
+from eprop.training._keys import purpose_key as purpose_key
 from eprop.training._lock import keep_locks as keep_locks
 from eprop.training._lock import writing as writing
 from eprop.training._loop import Interrupted as Interrupted
 from eprop.training._loop import make_trainer as make_trainer
 from eprop.training._loop import stop_after as stop_after
-from eprop.training._keys import purpose_key as purpose_key
 from eprop.training._loop import stop_signals as stop_signals
 from eprop.training._loop import train as train
 from eprop.training._made import versions as versions

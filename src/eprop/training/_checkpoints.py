@@ -69,7 +69,7 @@ class Checkpoints:
             if self._file(iteration).is_file():
                 found = _read(self._file(iteration))
             else:
-                found = _read_orbax(self.directory / str(iteration), leaves)
+                found = _read_older(self.directory / str(iteration), leaves)
         except (DamagedFile, OSError):
             return None
         expected = [(leaf.shape, leaf.dtype) for leaf in leaves]
@@ -107,6 +107,11 @@ def restore_newest(checkpoints: Checkpoints, like: Any, mend: bool = False) -> t
             if mend:
                 checkpoints.delete(bad)
         return state, iteration
+    if damaged and all((checkpoints.directory / str(i)).is_dir() for i in damaged):
+        raise RunFailed(
+            f"{checkpoints.directory}: checkpoints of eprop 0.1.0, damaged or of a training state that this version "
+            "does not know (a stream's, or another network's); its metrics stand, but it cannot go on or be loaded"
+        )
     if damaged:
         raise RunFailed(
             f"{checkpoints.directory}: no checkpoint ({', '.join(map(str, damaged))}) can be read: damaged, or of "
@@ -136,8 +141,20 @@ def _read(path: Path) -> list[np.ndarray]:
     return arrays
 
 
+def _read_older(path: Path, leaves: list[Any]) -> list[np.ndarray]:
+    """What eprop 0.1.0 wrote: for whole sequences, the state of today but for the two counts before its last leaf."""
+    try:
+        return _read_orbax(path, leaves)
+    except DamagedFile:
+        counts, last = leaves[-3:-1], leaves[-1:]
+        if len(counts) < 2 or any(leaf.dtype != jnp.int32 for leaf in counts):
+            raise
+        found = _read_orbax(path, [*leaves[:-3], *last])
+        return [*found[:-1], *(np.zeros(leaf.shape, leaf.dtype) for leaf in counts), found[-1]]
+
+
 def _read_orbax(path: Path, leaves: list[Any]) -> list[np.ndarray]:
-    """What eprop 0.1.0 wrote."""
+    """The arrays of an orbax checkpoint, which must have the shapes of `leaves`."""
     import orbax.checkpoint as ocp
 
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # it would show a traceback of each damaged file

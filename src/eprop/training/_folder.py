@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from eprop.errors import InvalidSetting, RunFailed, require
 from eprop.files import DamagedFile, parse_json, read_json, write_json, write_text
+from eprop.rules import WINDOWED
 from eprop.settings import Experiment, NetworkSettings, OptimiserSettings, RuleSettings, RunSettings
 from eprop.tasks import TASKS
 from eprop.training._checkpoints import Checkpoints
@@ -396,7 +397,17 @@ def experiment_from_json(task: str, config: dict[str, Any], path: Path) -> Exper
         "run": RunSettings,
         "rule": RuleSettings,
     }
+    rule = config.get("rule")
+    config = config | {"rule": _own_options(rule)} if isinstance(rule, dict) else config
     return Experiment(**settings_from_json(parts, config, path))
+
+
+def _own_options(rule: dict[str, Any]) -> dict[str, Any]:
+    """A rule's settings, without those that eprop 0.1.0 wrote down for every rule though few rules have them."""
+    base, _, option = str(rule.get("rule")).partition(":")
+    taken = {"feedback": base == "eprop1" and not option, "window": base in WINDOWED and not option}
+    both = rule.get("feedback") is not None and rule.get("window") is not None  # no rule has both
+    return {name: None if both and not taken.get(name, True) else value for name, value in rule.items()}
 
 
 def settings_from_json(parts: dict[str, type], config: dict[str, Any], path: Path) -> dict[str, Any]:
