@@ -54,9 +54,7 @@ def _pool(workers: int, fresh: bool) -> Iterator[ProcessPoolExecutor]:
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
     context.set_forkserver_preload(["eprop.speech._preload"])
-    pool = ProcessPoolExecutor(
-        workers, context, initializer=_begin, max_tasks_per_child=1 if fresh else None
-    )
+    pool = ProcessPoolExecutor(workers, context, initializer=_begin, max_tasks_per_child=1 if fresh else None)
     try:
         yield pool
     finally:
