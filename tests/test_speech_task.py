@@ -254,7 +254,7 @@ def test_transcribe_refuses_what_it_cannot_use(trained, tmp_path, capsys):
     soundfile.write(tmp_path / "slow.wav", np.zeros(8000), 8000)
     assert "has 8000 samples a second; the network was trained at 16000" in said(trained / "run", tmp_path / "slow.wav")
     (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "config.json").write_text('{"command": "train", "task": "arrays"}')
+    (tmp_path / "other" / "config.json").write_text('{"command": "train", "task": "arrays", "experiment": {}}')
     assert "is not the folder of a trained speech network" in said(tmp_path / "other", "x.wav")
 
 
