@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from eprop import LSTM, EProp1, Network, Learner, Readout, Recurrent
+from eprop import LSTM, EProp1, Learner, Network, Readout, Recurrent
 from eprop.memory import peak_resident_bytes
 
 CALL, LATE = 250, 3

@@ -20,14 +20,14 @@ import numpy as np
 from eprop.rules import WINDOWED
 from eprop.settings import RuleSettings
 from eprop.tasks import TASKS
-from eprop.training import WindowedLearner
+from eprop.training import StreamTrainer
 
 CHECK = "tests/test_eprop3.py::test_with_the_true_boundary_gradient_the_windows_sum_is_bptt[lstm]"
 
 
-def learner(rule: str, neurons: int, batch: int) -> WindowedLearner:
+def trainer(rule: str, neurons: int, batch: int) -> StreamTrainer:
     published = TASKS["copy-repeat"]["published"]
-    return WindowedLearner(
+    return StreamTrainer(
         dataclasses.replace(
             published,
             network=dataclasses.replace(published.network, neurons=neurons),
@@ -40,11 +40,11 @@ def learner(rule: str, neurons: int, batch: int) -> WindowedLearner:
 
 def measure(neurons: int, batch: int, window: int, rounds: int) -> dict[str, np.ndarray]:
     """Seconds of each round, by rule."""
-    learners = {f"{name}:{window}": learner(f"{name}:{window}", neurons, batch) for name in WINDOWED}
-    states = {rule: one.init() for rule, one in learners.items()}
-    seconds = {rule: [] for rule in learners}
+    trainers = {f"{name}:{window}": trainer(f"{name}:{window}", neurons, batch) for name in WINDOWED}
+    states = {rule: one.init() for rule, one in trainers.items()}
+    seconds = {rule: [] for rule in trainers}
     for i in range(rounds + 2):
-        for rule, one in learners.items():
+        for rule, one in trainers.items():
             start = time.perf_counter()
             states[rule], loss = one.update(states[rule], one.data, jnp.asarray(i))
             jax.block_until_ready((states[rule], loss))

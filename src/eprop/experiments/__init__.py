@@ -8,7 +8,11 @@ from eprop.experiments._compare import run_comparison as run_comparison
 from eprop.experiments._compare import start_comparison as start_comparison
 from eprop.experiments._gradients import gradients_table as gradients_table
 from eprop.experiments._gradients import measure_gradients as measure_gradients
+from eprop.experiments._one_shot import COMPARED as COMPARED
 from eprop.experiments._one_shot import OneShotReproduction as OneShotReproduction
+from eprop.experiments._one_shot import load_learnt as load_learnt
+from eprop.experiments._one_shot import part_folder as part_folder
+from eprop.experiments._one_shot import task_keys as task_keys
 from eprop.experiments._reproduction import REPRODUCTIONS as REPRODUCTIONS
 from eprop.experiments._reproduction import Reproduction as Reproduction
 from eprop.experiments._reproduction import reproduction_of as reproduction_of

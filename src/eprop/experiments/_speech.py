@@ -15,8 +15,7 @@ from eprop.experiments._compare import run_comparison, start_comparison
 from eprop.experiments._reproduction import REPRODUCTIONS, Reproduction
 from eprop.settings import Experiment, RuleSettings
 from eprop.speech import Synthesis, synthesise
-from eprop.tasks import Speech
-from eprop.tasks._speech import LSNN, LSTM
+from eprop.tasks import TASKS, Speech
 from eprop.training import LoadedRun, RunFolder, SequenceTrainer, read_json, write_json
 
 RULES = (
@@ -77,7 +76,7 @@ class SpeechFigure:
 
     def experiment(self, neuron: str, data: Path) -> Experiment:
         """The experiment with the LSTM or the LSNN: the authors' settings, but for what stands above."""
-        published = {"lstm": LSTM, "lsnn": LSNN}[neuron]
+        published = TASKS["speech"][neuron]
         size = {"lstm": self.lstm_units, "lsnn": self.lsnn_neurons}[neuron]
         iterations = {"lstm": self.lstm_iterations, "lsnn": self.lsnn_iterations}[neuron]
         if neuron == "lstm":  # feedback weights of the readout's size: penalties weigh the same with all rules

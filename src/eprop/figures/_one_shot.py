@@ -12,8 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from eprop.experiments import reproduction_of
-from eprop.experiments._one_shot import COMPARED, load_learnt, part_folder, task_keys
+from eprop.experiments import COMPARED, load_learnt, part_folder, reproduction_of, task_keys
 from eprop.figures._style import FAINT, INK, TARGET, colour, new_figure, save, tidy
 from eprop.files import write_whole
 from eprop.tasks import Arm

@@ -264,7 +264,7 @@ def edit_distance(
     return jnp.take_along_axis(row, mask.sum(0)[None], axis=0)[0]
 
 
-LSTM = Experiment(
+_WITH_LSTM = Experiment(
     task=Speech(),
     network=NetworkSettings(
         neuron="lstm",
@@ -285,8 +285,8 @@ LSTM = Experiment(
     ),
     run=RunSettings(batch=32, iterations=3500, evaluate_every=100, evaluation_batch=64),
 )
-LSNN = Experiment(
-    task=replace(LSTM.task, features="fbank", phones="written"),
+_WITH_LSNN = Experiment(
+    task=replace(_WITH_LSTM.task, features="fbank", phones="written"),
     network=NetworkSettings(
         neuron="lsnn",
         neurons=400,
@@ -314,14 +314,16 @@ LSNN = Experiment(
     run=RunSettings(batch=32, iterations=9000, evaluate_every=100, evaluation_batch=64),
 )
 PRESETS = {
-    "lstm": LSTM,
-    "lsnn": LSNN,
+    "lstm": _WITH_LSTM,
+    "lsnn": _WITH_LSNN,
     "lstm-ctc": replace(
-        LSTM,
-        task=replace(LSTM.task, features="fbank", objective="ctc"),
-        network=replace(LSTM.network, neurons=250, layers=3, read_all=True),
-        optimiser=replace(LSTM.optimiser, learning_rate=1e-3, clip=1.0, kolen_pollack_decay=1e-4, weight_penalty=0.0),
-        run=replace(LSTM.run, batch=8, iterations=28000),
+        _WITH_LSTM,
+        task=replace(_WITH_LSTM.task, features="fbank", objective="ctc"),
+        network=replace(_WITH_LSTM.network, neurons=250, layers=3, read_all=True),
+        optimiser=replace(
+            _WITH_LSTM.optimiser, learning_rate=1e-3, clip=1.0, kolen_pollack_decay=1e-4, weight_penalty=0.0
+        ),
+        run=replace(_WITH_LSTM.run, batch=8, iterations=28000),
     ),
 }
 """The authors' released code: `lstm` and `lsnn` frame by frame, `lstm-ctc` for sequences (there with dropout, which is
