@@ -12,7 +12,8 @@ from typing import Any, Literal, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped
 
 from eprop.eligibility import Carry, restart, settle_if
 from eprop.errors import require, require_positive
@@ -20,6 +21,9 @@ from eprop.learning_signals import SyntheticGradient, boundary_loss, firing_rate
 from eprop.networks import Bidirectional, Network, Recurrent, hold, kolen_pollack_decay, partition, trainable
 from eprop.neurons import keep_in_range, traced
 from eprop.rules import BPTT, Rule, require_rule
+
+Inputs = Shaped[Array, "time batch *channel"] | Shaped[np.ndarray, "time batch *channel"]
+"""What a step reads: numbers of any type, or symbols."""
 
 Loss = Callable[[Array, Any, Array], Array]
 """`loss(outputs, targets, mask)`: summed, not averaged, over steps, so that windows add up."""
@@ -267,7 +271,7 @@ class Learner:
     def step(
         self,
         state: LearnerState,
-        inputs: Float[Array, "time batch n_in"],
+        inputs: Inputs,
         targets: Any = None,
         mask: Any = None,
         *,
@@ -299,9 +303,9 @@ class Learner:
     def run(
         self,
         state: LearnerState,
-        inputs: Float[Array, "time batch n_in"],
+        inputs: Inputs,
         targets: Any,
-        mask: Float[Array, "time batch"],
+        mask: Any,
         *,
         window: int,
         count: int | None = None,
@@ -327,9 +331,7 @@ class Learner:
         state = self._with_late(state, data.inputs[:window], jax.tree.map(lambda x: x[:window], targets))
         return self._run((data, jnp.asarray(count)), state, window)
 
-    def predict(
-        self, state: LearnerState, inputs: Float[Array, "time batch n_in"]
-    ) -> Float[Array, "time batch output"]:
+    def predict(self, state: LearnerState, inputs: Inputs) -> Float[Array, "time batch output"]:
         """The outputs at the next steps' inputs, without learning and without going on."""
         return self._predictions(state, self._checked(state, Data(inputs)).inputs)
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, cast
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
 from eprop.eligibility import Carry, Synapses, start, with_traces
@@ -169,7 +170,7 @@ class Recurrent(eqx.Module):
 
     def __call__(
         self,
-        inputs: Float[Array, "time batch n_in"],
+        inputs: Shaped[Array, "time batch *n_in"] | Shaped[np.ndarray, "time batch *n_in"],
         rule: Rule,
         carry: Carry | None = None,
         lengths: Int[Array, "batch"] | None = None,  # noqa: F821
@@ -209,7 +210,7 @@ class Recurrent(eqx.Module):
             y = read(head, z_bar, rule.feedback)
         return LayerOutput(recurrent_output(outputs), z_bar, carry, y if linear is None or y is None else y[frames])
 
-    def _checked(self, inputs: Array, rule: Rule, carry: Carry | None) -> Array:
+    def _checked(self, inputs: Any, rule: Rule, carry: Carry | None) -> Array:
         require_rule(rule)
         require(
             inputs.ndim == 3 and inputs.shape[-1] == self.n_in,
@@ -224,7 +225,7 @@ class Recurrent(eqx.Module):
                 f"carry: has no eligibility vectors, and without them rule {rule.label!r} would not count what lies "
                 "before; begin with start(batch, traces=True)",
             )
-        return inputs.astype(self.w_in.dtype)
+        return jnp.asarray(inputs).astype(self.w_in.dtype)
 
     def _filter_may_follow(self, time: int) -> bool:
         """Whether the readout's filter, from rest and the same for all neurons, may stand behind `W_out`."""

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
 from eprop.errors import require
 from eprop.networks._layers import Bidirectional, LayerOutput, Recurrent, hold
@@ -92,7 +93,7 @@ class Network(eqx.Module):
 
     def __call__(
         self,
-        inputs: Float[Array, "frame batch n_in"] | Int[Array, "frame batch"],
+        inputs: Shaped[Array, "frame batch *n_in"] | Shaped[np.ndarray, "frame batch *n_in"],
         rule: Rule,
         carry: tuple | None = None,
         lengths: Int[Array, "batch"] | None = None,  # noqa: F821
