@@ -29,7 +29,16 @@ from eprop.figures._style import new_figure
 from eprop.settings import Experiment, NetworkSettings, RunSettings
 from eprop.streams import stream_table
 from eprop.tasks import PatternGeneration
-from eprop.training import Interrupted, Learner, RunFolder, experiment_to_json, keep_locks, load_run, train, writing
+from eprop.training import (
+    Interrupted,
+    RunFolder,
+    SequenceTrainer,
+    experiment_to_json,
+    keep_locks,
+    load_run,
+    train,
+    writing,
+)
 from eprop.training import _lock as lock
 from writes import before_each_write, snapshots
 
@@ -48,12 +57,12 @@ def tiny(**run) -> Experiment:
 
 
 @pytest.fixture(scope="module")
-def learner(compiled_quickly):
+def trainer(compiled_quickly):
     """Compiled once for all runs here, its first state, too."""
-    learner = Learner(tiny(), [0])
-    first = learner.init()
-    learner.init = lambda: jax.tree.map(jnp.copy, first)
-    return learner
+    trainer = SequenceTrainer(tiny(), [0])
+    first = trainer.init()
+    trainer.init = lambda: jax.tree.map(jnp.copy, first)
+    return trainer
 
 
 @pytest.fixture
@@ -72,10 +81,10 @@ def config(experiment):
     return {"command": "train", "task": TASK, "experiment": experiment_to_json(experiment)}
 
 
-def run(path, learner, go_on=False, **kwargs):
+def run(path, trainer, go_on=False, **kwargs):
     experiment = kwargs.pop("experiment", tiny())
     folder = RunFolder.create(path, config(experiment), go_on=go_on)
-    return train(experiment, folder, task=TASK, learner=learner, **kwargs), folder
+    return train(experiment, folder, task=TASK, trainer=trainer, **kwargs), folder
 
 
 def numbers(folder):
@@ -102,9 +111,9 @@ def ended(capsys, *arguments):
 # Folders
 
 
-def test_overwrite_removes_what_a_run_wrote_and_nothing_else(tmp_path, learner):
+def test_overwrite_removes_what_a_run_wrote_and_nothing_else(tmp_path, trainer):
     """Whatever else lies there is listed, and then nothing is removed."""
-    _, folder = run(tmp_path / "run", learner)
+    _, folder = run(tmp_path / "run", trainer)
     (folder.figures / "learning.png").write_bytes(b"")
     (folder.path / ".config.json.123").write_text("half")  # left by a kill
     before = tree(folder.path)
@@ -211,14 +220,14 @@ def test_links_that_lead_out_of_a_folder_are_not_followed(tmp_path):
 # One writer
 
 
-def test_a_second_writer_is_refused_by_name_and_reading_is_free(tmp_path, learner):
-    _, folder = run(tmp_path / "run", learner)
+def test_a_second_writer_is_refused_by_name_and_reading_is_free(tmp_path, trainer):
+    _, folder = run(tmp_path / "run", trainer)
     with open(folder.path / "writer.lock", "rb+") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         writer = {"process": os.getppid(), "host": "here", "command": "eprop train"}
         (folder.path / "writer.json").write_text(json.dumps(writer))
         for refused in (
-            lambda: train(tiny(), folder, task=TASK, learner=learner),
+            lambda: train(tiny(), folder, task=TASK, trainer=trainer),
             lambda: RunFolder.create(folder.path, config(tiny()), overwrite=True),
             lambda: RunFolder.create(folder.path, config(tiny()), go_on=True),
         ):
@@ -299,87 +308,87 @@ def test_of_eight_processes_at_once_one_writes_and_seven_are_refused(tmp_path, c
 # Kills, full disks, signals
 
 
-def test_killed_at_any_write_it_resumes_to_the_same_numbers(tmp_path, learner, often, capsys):
+def test_killed_at_any_write_it_resumes_to_the_same_numbers(tmp_path, trainer, often, capsys):
     """kill -9 before each write of a run, from its first file on: no reader finds anything half-written."""
-    _, whole = run(tmp_path / "whole", learner)
+    _, whole = run(tmp_path / "whole", trainer)
     with snapshots(tmp_path / "run", tmp_path / "kills") as kills:
-        run(tmp_path / "run", learner)
+        run(tmp_path / "run", trainer)
     assert len(kills) > 20, len(kills)
     for path in kills:
         if (path / "config.json").is_file():
             folder = RunFolder.open(path)
             _ = folder.summary, folder.facts, folder.finished, numbers(folder)
-            assert not folder.checkpoints().all_steps() or load_newest(folder, learner)
-        summary, folder = run(path, learner, go_on=True)
+            assert not folder.checkpoints().all_steps() or load_newest(folder, trainer)
+        summary, folder = run(path, trainer, go_on=True)
         assert numbers(folder) == numbers(whole) and summary["value"] == whole.summary["value"]
         assert "damaged" not in capsys.readouterr().err
         shutil.rmtree(path)
 
 
-def load_newest(folder, learner):
+def load_newest(folder, trainer):
     from eprop.training import restore_newest
 
-    return restore_newest(folder.checkpoints(), learner.init())
+    return restore_newest(folder.checkpoints(), trainer.init())
 
 
-def test_a_line_of_metrics_that_was_cut_short_does_not_count(tmp_path, learner, often):
-    _, whole = run(tmp_path / "whole", learner)
-    _, folder = run(tmp_path / "run", learner, experiment=tiny(iterations=4))
+def test_a_line_of_metrics_that_was_cut_short_does_not_count(tmp_path, trainer, often):
+    _, whole = run(tmp_path / "whole", trainer)
+    _, folder = run(tmp_path / "run", trainer, experiment=tiny(iterations=4))
     (folder.path / "summary.json").unlink()
     with open(folder.path / "metrics.jsonl", "a") as file:
         file.write('{"iteration": 6, "lo')
-    train(tiny(), folder, task=TASK, learner=learner)
+    train(tiny(), folder, task=TASK, trainer=trainer)
     assert numbers(folder) == numbers(whole)
 
 
-def test_a_full_disk_ends_a_run_with_one_line_and_nothing_is_lost(tmp_path, learner, often, capsys):
+def test_a_full_disk_ends_a_run_with_one_line_and_nothing_is_lost(tmp_path, trainer, often, capsys):
     """A limit on the size of files stands in for it: every write beyond it fails, as on a full disk."""
-    _, whole = run(tmp_path / "whole", learner)
+    _, whole = run(tmp_path / "whole", trainer)
     folder = RunFolder.create(tmp_path / "run", config(tiny()))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    def fill(learner, state, iteration):
+    def fill(trainer, state, iteration):
         if iteration == 4:
             resource.setrlimit(resource.RLIMIT_FSIZE, (600, limits[1]))
         return {}
 
     try:
         with pytest.raises(RunFailed) as failed:
-            train(tiny(), folder, task=TASK, learner=learner, observe=fill)
+            train(tiny(), folder, task=TASK, trainer=trainer, observe=fill)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "cannot be written" in str(failed.value) and "'eprop resume" in str(failed.value)
     assert folder.checkpoints().all_steps() == [2] and not list((folder.path / "checkpoints").glob(".*"))
     assert not (folder.path / "writer.json").exists()
-    train(tiny(), folder, task=TASK, learner=learner)
+    train(tiny(), folder, task=TASK, trainer=trainer)
     assert numbers(folder) == numbers(whole) and folder.summary["value"] == whole.summary["value"]
 
 
-def test_a_folder_removed_in_mid_run_ends_it_with_one_line(tmp_path, learner, often):
+def test_a_folder_removed_in_mid_run_ends_it_with_one_line(tmp_path, trainer, often):
     folder = RunFolder.create(tmp_path / "run", config(tiny()))
     remove = lambda *of_run: shutil.rmtree(folder.path) or {}  # noqa: E731
     with pytest.raises(RunFailed, match="was removed while a run wrote there"):
-        train(tiny(), folder, task=TASK, learner=learner, observe=remove)
+        train(tiny(), folder, task=TASK, trainer=trainer, observe=remove)
     assert not folder.path.exists()
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
-def test_a_signal_ends_a_run_with_a_checkpoint_and_its_status(tmp_path, learner, number, status):
+def test_a_signal_ends_a_run_with_a_checkpoint_and_its_status(tmp_path, trainer, number, status):
     folder = RunFolder.create(tmp_path / "run", config(tiny()))
-    send = lambda learner, state, iteration: os.kill(os.getpid(), number) or {}  # noqa: E731
+    send = lambda trainer, state, iteration: os.kill(os.getpid(), number) or {}  # noqa: E731
     with pytest.raises(Interrupted) as stop:
-        train(tiny(), folder, task=TASK, learner=learner, observe=send)
+        train(tiny(), folder, task=TASK, trainer=trainer, observe=send)
     assert stop.value.status == status and folder.checkpoints().all_steps() == [2]
-    _, whole = run(tmp_path / "whole", learner)
-    train(tiny(), folder, task=TASK, learner=learner)
+    _, whole = run(tmp_path / "whole", trainer)
+    train(tiny(), folder, task=TASK, trainer=trainer)
     assert numbers(folder) == numbers(whole)
 
 
-def test_a_signal_that_is_ignored_stays_ignored(tmp_path, learner):
+def test_a_signal_that_is_ignored_stays_ignored(tmp_path, trainer):
     """As nohup has it."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        summary, _ = run(tmp_path / "run", learner, observe=lambda *of_run: os.kill(os.getpid(), signal.SIGHUP) or {})
+        summary, _ = run(tmp_path / "run", trainer, observe=lambda *of_run: os.kill(os.getpid(), signal.SIGHUP) or {})
     finally:
         signal.signal(signal.SIGHUP, before)
     assert summary["iterations"] == 6
@@ -388,8 +397,8 @@ def test_a_signal_that_is_ignored_stays_ignored(tmp_path, learner):
 # Going on
 
 
-def test_a_run_says_what_it_was_made_with_and_what_differs(tmp_path, learner, capsys):
-    _, folder = run(tmp_path / "run", learner)
+def test_a_run_says_what_it_was_made_with_and_what_differs(tmp_path, trainer, capsys):
+    _, folder = run(tmp_path / "run", trainer)
     made = json.loads((folder.path / "eprop.json").read_text())["made_with"]
     assert len(made) == 1 and {
         "eprop",
@@ -413,30 +422,30 @@ def test_a_run_says_what_it_was_made_with_and_what_differs(tmp_path, learner, ca
     )
 
 
-def test_a_run_that_has_ended_is_trained_further(tmp_path, learner, often, capsys):
+def test_a_run_that_has_ended_is_trained_further(tmp_path, trainer, often, capsys):
     """As if it had been asked for so many iterations at once; an edited configuration is not passed over in silence."""
-    _, whole = run(tmp_path / "whole", learner, experiment=tiny(iterations=10))
-    _, folder = run(tmp_path / "run", learner)
+    _, whole = run(tmp_path / "whole", trainer, experiment=tiny(iterations=10))
+    _, folder = run(tmp_path / "run", trainer)
     edited = folder.config
     edited["experiment"]["run"]["iterations"] = 10
     (folder.path / "config.json").write_text(json.dumps(edited))
     capsys.readouterr()
-    assert train(tiny(iterations=10), folder, task=TASK, learner=learner)["iterations"] == 6
+    assert train(tiny(iterations=10), folder, task=TASK, trainer=trainer)["iterations"] == 6
     assert "was edited since the run ended (iterations was 6, is 10)" in capsys.readouterr().err
     with pytest.raises(InvalidSetting, match=r"iterations = 5: the run in .* has 6 already"):
         folder.extend(5)
     folder.extend(10)
-    assert train(tiny(iterations=10), folder, task=TASK, learner=learner)["iterations"] == 10
+    assert train(tiny(iterations=10), folder, task=TASK, trainer=trainer)["iterations"] == 10
     assert numbers(folder) == numbers(whole) and not capsys.readouterr().err
 
 
-def test_what_cannot_be_trained_further_is_refused_by_name(tmp_path, learner):
+def test_what_cannot_be_trained_further_is_refused_by_name(tmp_path, trainer):
     cosine = dataclasses.replace(tiny(), optimiser=dataclasses.replace(tiny().optimiser, cosine_decay=True))
     with pytest.raises(InvalidSetting, match="iterations = 9: not with cosine_decay"):
         RunFolder.create(tmp_path / "cosine", config(cosine)).extend(9)
     with pytest.raises(InvalidSetting, match="is of 'eprop bench'; only train, compare and gradients"):
         RunFolder.create(tmp_path / "bench", {"command": "bench", "settings": {}}).extend(9)
-    _, folder = run(tmp_path / "below", learner, experiment=tiny(stop_below=1e9))
+    _, folder = run(tmp_path / "below", trainer, experiment=tiny(stop_below=1e9))
     with pytest.raises(InvalidSetting, match="was ended by stop_below"):
         folder.extend(9)
 

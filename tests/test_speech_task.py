@@ -17,10 +17,11 @@ from eprop.experiments._speech import PRESETS, SpeechFigure, _relate
 from eprop.experiments._transcribe import timed
 from eprop.settings import NetworkSettings, RuleSettings, RunSettings
 from eprop.speech import FOLDED, FOLDING, load_corpus
-from eprop.tasks import Batch, Speech
-from eprop.tasks._speech import LSNN, LSTM, _classes, edit_distance, merge_neighbours
+from eprop.tasks import TASKS, Batch, Speech
+from eprop.tasks._speech import _classes, edit_distance, merge_neighbours
 from eprop.training import SequenceTrainer
 
+LSTM, LSNN = TASKS["speech"]["lstm"], TASKS["speech"]["lsnn"]
 pytestmark = pytest.mark.usefixtures("cache", "compiled_quickly")
 slow = pytest.mark.slow
 KEY = jax.random.key(7)

@@ -189,7 +189,8 @@ def test_windows_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(InvalidSetting, match="rule = 'bptt': this task is trained window by window.*eprop3:4"):
         StreamTrainer(small("bptt"), [0])
     with pytest.raises(
-        InvalidSetting, match="rule = 'eprop3:4': its synthetic gradients are trained window by window, on copy-repeat"
+        InvalidSetting,
+        match="rule = 'eprop3:4': is trained window by window, with its synthetic gradients, on copy-repeat",
     ):
         SequenceTrainer(dataclasses.replace(small("eprop3:4"), task=PatternGeneration()), [0])
     with pytest.raises(InvalidSetting, match="text = .*nothing: cannot be read"):

@@ -29,8 +29,19 @@ class Leaky(eprop.Neuron):
 
 
 def models() -> list[eprop.Neuron]:
-    spiking = [eprop.Filtered(eprop.LIF(tau_m=20.0), tau_out=20.0), eprop.Filtered(eprop.ALIF(beta=0.1), tau_out=20.0)]
-    return [*spiking, eprop.LSTM(), eprop.GRU(), eprop.Rate(), Leaky()]
+    spiking: list[eprop.Neuron] = [
+        eprop.Filtered(eprop.LIF(tau_m=20.0), tau_out=20.0),
+        eprop.Filtered(eprop.ALIF(beta=0.1), tau_out=20.0),
+    ]
+    spiking += [eprop.STDPLIF(), eprop.STDPALIF(), eprop.CubaLIF(), eprop.Izhikevich(), eprop.AdEx()]
+    key = jax.random.key(5)
+    alone: list[eprop.Neuron] = [
+        eprop.LRU.ring(key, 4),
+        eprop.RTU.ring(key, 4),
+        eprop.MinGRU(),
+        eprop.ELSTM.random(key, 4),
+    ]
+    return [*spiking, *alone, eprop.LSTM(), eprop.GRU(), eprop.Rate(), Leaky()]
 
 
 def network(neuron: eprop.Neuron) -> eprop.Network:
@@ -40,7 +51,28 @@ def network(neuron: eprop.Neuron) -> eprop.Network:
 
 
 def rules() -> list[eprop.Rule]:
-    return [eprop.BPTT(), eprop.TruncatedBPTT(5), eprop.RTRL(), eprop.EProp1("random"), eprop.make_rule("eprop1")]
+    return [
+        eprop.BPTT(),
+        eprop.TruncatedBPTT(5),
+        eprop.RTRL(),
+        eprop.EProp1("random"),
+        eprop.EProp3(4),
+        eprop.make_rule("eprop1"),
+    ]
+
+
+def with_a_head(neuron: eprop.Neuron, inputs: Array) -> Array:
+    """A head of one's own, behind random feedback weights."""
+    head = eprop.Broadcast(eqx.nn.Linear(4, 2, key=jax.random.key(7)), 4, 2, key=jax.random.key(8))
+    model = eprop.Network((eprop.Recurrent(neuron, 3, 4, key=jax.random.key(9)),), head)
+    parameters, _ = eprop.partition(model, eprop.EProp1("random"))
+
+    def total(n: eprop.Network) -> Array:
+        return jnp.sum(n(inputs, eprop.EProp1("random")).y)
+
+    value: Array = eprop.value_and_grad(total, eprop.EProp1("random"))(model)[0]
+    assert isinstance(parameters, eprop.Network)
+    return value
 
 
 def loss(model: eprop.Network, rule: eprop.Rule, inputs: Array, targets: Array) -> Array:
@@ -59,7 +91,8 @@ def gradient(model: eprop.Network, rule: eprop.Rule, inputs: Array, targets: Arr
         return loss(whole, rule, inputs, targets)
 
     found: eprop.Network = jax.grad(of_trained)(trained)
-    return found.readout.weight
+    weight: Array = found.readout.weight
+    return weight
 
 
 def squared(y: Array, target: Array, mask: Array) -> Array:
@@ -88,6 +121,8 @@ def main() -> None:
         print(rule.label, float(jnp.abs(gradient(network(models()[0]), rule, inputs, targets)).sum()))
     print("stream", learn(inputs, targets))
     layer = eprop.Recurrent(models()[1], 3, 5, key=jax.random.key(4))
+    print(eprop.keep_in_range(models()[0]).spiking, type(eprop.Range).__name__)
+    print("head", float(with_a_head(Leaky(), inputs)))
     module = eprop.ErrorModule(layer, 4, key=jax.random.key(3))
     print(type(module).__name__)
     try:

@@ -78,7 +78,7 @@ class LearnerMetrics(NamedTuple):
 class Data(NamedTuple):
     """What one step sees, `[time, batch, ...]` each; `ended` is `[batch]`."""
 
-    inputs: Array
+    inputs: Any
     targets: Any = None
     mask: Any = None
     valid: Any = None
@@ -261,6 +261,7 @@ class Learner:
         require(key is not None or not self.synthesiser_hidden, "key: hidden layers of synthetic gradients need one")
         modules = []
         for i, layer in enumerate(network.layers):
+            assert isinstance(layer, Recurrent)
             components = len(jax.tree.leaves(traced(layer.start(1).state)))
             own = jax.random.fold_in(jax.random.key(0) if key is None else key, i)
             hidden = self.synthesiser_hidden
@@ -325,11 +326,12 @@ class Learner:
         """
         time = inputs.shape[0]
         require(window >= 1 and time % window == 0, f"window = {window}: must divide the {time} steps of inputs")
-        count = time // window if count is None else count
-        require(0 <= count <= time // window, f"count = {count}: must be from 0 to {time // window} windows")
+        windows = time // window
+        taken = windows if count is None else count
+        require(0 <= taken <= windows, f"count = {taken}: must be from 0 to {windows} windows")
         data = self._checked(state, Data(inputs, targets, mask, valid))
         state = self._with_late(state, data.inputs[:window], jax.tree.map(lambda x: x[:window], targets))
-        return self._run((data, jnp.asarray(count)), state, window)
+        return self._run((data, jnp.asarray(taken)), state, window)
 
     def predict(self, state: LearnerState, inputs: Inputs) -> Float[Array, "time batch output"]:
         """The outputs at the next steps' inputs, without learning and without going on."""
@@ -417,7 +419,7 @@ class Learner:
         Returns:
             (loss, `NetworkOutput`), and the gradient: None for what is not trained.
         """
-        state = LearnerState(network, None, None, None, None, *2 * (jnp.zeros((), jnp.int32),))
+        state = LearnerState(network, None, None, None, None, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
         data = self._checked(state, Data(inputs, targets, mask, valid))
         found = self._gradient(state, data)
         return found[0], found[1]
@@ -467,7 +469,7 @@ class Learner:
                 total = total + jnp.sum(error * firing_rates(z_layer, valid))
         return total
 
-    def _seed(self, state: LearnerState, data: Data, carry: tuple[Carry, ...]) -> Array | float:
+    def _seed(self, state: LearnerState, data: Data, carry: tuple) -> Array | float:
         """What the synthetic gradients say of the time after the window; nothing where a sequence has ended."""
         if state.synthesisers is None:
             return 0.0
@@ -500,7 +502,7 @@ class Learner:
             new = new if data.ended is None else restart(new, begin, data.ended)
             assert isinstance(layer, Recurrent)
             kept = jax.tree.map(keep, (new.state, new.z), (old.state, old.z))
-            carries.append(Carry(*kept, settle_if(finite, layer.neuron, new.traces, old.traces)))
+            carries.append(Carry(kept[0], kept[1], settle_if(finite, layer.neuron, new.traces, old.traces)))
         return gradient, state._replace(carry=tuple(carries))
 
     def _descend(self, state: LearnerState, gradient: PyTree, data: Data, finite: Array) -> LearnerState:
@@ -520,7 +522,7 @@ class Learner:
             require(data.ended is not None, "ended: with update_every='sequence' each step says which samples end")
             due = data.ended.all()
         else:
-            due = state.windows % self.update_every == 0
+            due = state.windows % int(self.update_every) == 0
         small = state._replace(carry=None)  # what an update does not touch stays out of the branch
         arrays, static = eqx.partition(small, eqx.is_array)
         apply = lambda a: eqx.filter(self._apply(eqx.combine(a, static)), eqx.is_array)  # noqa: E731

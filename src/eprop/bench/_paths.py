@@ -58,7 +58,7 @@ def products(network: Network, inputs: Array, targets: Array, presynaptic: Array
         adjoint: in the place of the currents' adjoint, `[time * batch, current * neuron]`; made before, too.
     """
     (layer,) = network.layers
-    assert isinstance(layer, Recurrent)
+    assert isinstance(layer, Recurrent) and layer.w_rec is not None
     weights = jnp.concatenate([layer.w_in.reshape(layer.w_in.shape[0], -1), layer.w_rec.reshape(layer.size, -1)])
 
     def step(z, x):

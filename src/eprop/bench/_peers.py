@@ -79,7 +79,7 @@ def _write(case: Case, path: Path) -> None:
         path,
         model=case.model,
         w_in=weights.w_in,
-        w_rec=weights.w_rec,
+        w_rec=np.asarray(weights.w_rec),
         w_out=network.readout.weight,
         inputs=inputs,
         targets=targets,

@@ -159,8 +159,8 @@ class Quantised(Neuron):
             rounded.append(_on_grid(leaf, bits, span, draw))
         return QuantisedState(eqx.combine(structure.unflatten(rounded), rest), random), outputs
 
-    def observe(self, state):
-        return self.neuron.observe(state.neuron)
+    def observe(self, before, state):
+        return self.neuron.observe(before.neuron, state.neuron)
 
 
 def _each(value: Any, count: int) -> tuple:

@@ -127,7 +127,7 @@ def _values(name: str, flag: str, known: tuple[str, ...]) -> tuple[str, ...]:
 
     if flag == "--preset":
         return tuple(TASKS[name] if name in TASKS else REPRODUCTIONS[name].presets)
-    return RULES if flag in ("--rule", "--rules") else known
+    return tuple(RULES) if flag in ("--rule", "--rules") else known
 
 
 def _shared(values: Words) -> Words:

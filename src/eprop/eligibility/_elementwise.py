@@ -33,8 +33,8 @@ def require_elementwise(neuron: Neuron) -> None:
         "are scalar or [neuron]",
     )
     static, of_static = jax.tree.flatten(rest)
+    kinds = tuple((leaf.ndim, str(leaf.dtype)) for leaf in leaves)
     try:
-        kinds = tuple((leaf.ndim, str(leaf.dtype)) for leaf in leaves)
         _probe(structure, kinds, tuple(static), of_static)
     except TypeError as error:
         if "unhashable" not in str(error):

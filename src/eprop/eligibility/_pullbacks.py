@@ -25,11 +25,12 @@ from eprop.eligibility._types import (
 from eprop.neurons import Neuron, Outputs, State, recurrent_output, traced
 
 try:
-    from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
-
-    CUTS = True
+    from jax.extend import core as programs
 except ImportError:  # pragma: no cover  # an older or a newer JAX
-    CUTS = False
+    programs: Any = None
+
+CUTS = all(hasattr(programs, name) for name in ("ClosedJaxpr", Any, "Literal", "jaxpr_as_fun"))
+"""Whether a step's program can be taken apart."""
 
 DEAR = frozenset("exp exp2 log log1p expm1 tanh logistic erf sin cos pow sqrt rsqrt".split())
 """Operations whose results are stored rather than computed again: all others are cheaper than memory."""
@@ -69,7 +70,9 @@ def run(neuron: Neuron, synapses: Synapses, inputs: Float[Array, "time batch n_i
     time, (_, k, n) = inputs.shape[0], synapses.w_in.shape
     step, with_stored = linearised_step(neuron, carry.state, carry.z, k, reset)
     at_once = synapses.w_rec is None or time <= WRITTEN_OUT  # the inputs' product, for all steps
-    weights = None if at_once else jnp.concatenate([synapses.w_in, synapses.w_rec]).reshape(-1, k * n)
+    weights = None
+    if not at_once and synapses.w_rec is not None:
+        weights = jnp.concatenate([synapses.w_in, synapses.w_rec]).reshape(-1, k * n)
 
     def currents_of(x: Array, z_prev: Array) -> Array:
         if weights is not None:
@@ -146,7 +149,7 @@ def _cut_step(with_pullback: Callable, some: tuple) -> tuple[Callable, Callable[
     leaves = whole.outvars[results.num_leaves :]
     stored, equations = min(_cut(whole, leaves, leaves), _cut(whole, leaves, ()), key=lambda cut: _bytes(cut[0]))
     forward = _part(whole, whole.invars, [*whole.outvars[: results.num_leaves], *stored], whole.eqns)
-    run_forward = jaxpr_as_fun(ClosedJaxpr(forward, closed.consts))
+    run_forward = programs.jaxpr_as_fun(programs.ClosedJaxpr(forward, closed.consts))
     rest = _part(whole, stored, leaves, equations)
 
     def step(state: State, currents: Array, z_prev: Array) -> tuple[State, Outputs, list[Array]]:
@@ -154,12 +157,12 @@ def _cut_step(with_pullback: Callable, some: tuple) -> tuple[Callable, Callable[
         return *results.unflatten(found[: results.num_leaves]), found[results.num_leaves :]
 
     def make(constants: list[Any], stored: list[Array]) -> Callable:
-        return structure.unflatten(jaxpr_as_fun(ClosedJaxpr(rest, constants))(*stored))
+        return structure.unflatten(programs.jaxpr_as_fun(programs.ClosedJaxpr(rest, constants))(*stored))
 
     return step, lambda stored, length: Pullbacks(stored, closed.consts, make, length)
 
 
-def _cut(whole: "Jaxpr", results: Sequence[Any], held: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+def _cut(whole: Any, results: Sequence[Any], held: Sequence[Any]) -> tuple[list[Any], list[Any]]:
     """Variables that `results` can be computed from, and the equations that do it, in order.
 
     Backwards from the results, as far as the arguments, dear operations, and what stands in `held`; what does not
@@ -181,7 +184,7 @@ def _cut(whole: "Jaxpr", results: Sequence[Any], held: Sequence[Any]) -> tuple[l
 
 
 def _variables(atoms: Sequence[Any]) -> list[Any]:
-    return [atom for atom in atoms if not isinstance(atom, Literal)]
+    return [atom for atom in atoms if not isinstance(atom, programs.Literal)]
 
 
 def _is_dear(equation: Any) -> bool:
@@ -194,5 +197,5 @@ def _bytes(variables: Sequence[Any]) -> int:
     return sum(v.aval.size * v.aval.dtype.itemsize for v in variables)
 
 
-def _part(whole: "Jaxpr", arguments: Sequence[Any], results: Sequence[Any], equations: Sequence[Any]) -> "Jaxpr":
-    return Jaxpr(whole.constvars, arguments, results, equations, debug_info=whole.debug_info)
+def _part(whole: Any, arguments: Sequence[Any], results: Sequence[Any], equations: Sequence[Any]) -> Any:
+    return programs.Jaxpr(whole.constvars, arguments, results, equations, debug_info=whole.debug_info)

@@ -99,7 +99,7 @@ def unroll(
             of_read = 2 * (jnp.einsum("tbn,tbk->nk", readout_output(outputs), error),)
 
         def shown(*arguments):
-            outputs, last, _ = loop(*arguments, integer)
+            outputs, last, _ = loop(*arguments, integer=integer)
             return outputs, eqx.filter(last, eqx.is_inexact_array), recurrent_output(outputs)[-1]
 
         nothing = jax.tree.map(jnp.zeros_like, outputs)

@@ -198,6 +198,7 @@ def speech_table(rows: list[dict[str, Any]]) -> Table:
 def confusion(run: LoadedRun) -> np.ndarray:
     """How many of the test set's frames of each phone (row) are taken for each phone (column), first seed."""
     trainer, network, n = run.trainer, run.network, run.trainer.task.n_out
+    assert isinstance(trainer, SequenceTrainer)
     heard = jax.jit(lambda batch: trainer.forward(network, batch).y.argmax(-1))
     size = run.experiment.run.evaluation_batch or run.experiment.run.batch
     counts = np.zeros((n, n), int)

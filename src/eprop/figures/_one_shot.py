@@ -52,8 +52,9 @@ def typical_lesson(trainer: OneShotTrainer, folder: RunFolder) -> Shown:
     keys = task_keys(trainer, COMPARED, 25)
     after = np.asarray(trainer.compare(learnt, keys)[1])
     key = keys[np.argsort(after)[len(after) // 2]][None]
-    change = -jnp.exp(learnt.log_learning_rate) * eqx.filter_jit(trainer.first_gradient)(learnt, key).w_rec[0]
-    connected = learnt.layer.connected().w_rec
+    first, connected = eqx.filter_jit(trainer.first_gradient)(learnt, key).w_rec, learnt.layer.connected().w_rec
+    assert first is not None and connected is not None
+    change = -jnp.exp(learnt.log_learning_rate) * first[0]
     lesson = eqx.filter_jit(trainer.lesson)(learnt, key)
     time = np.arange(trainer.task.steps) * trainer.task.dt
     return Shown(trainer, lesson, np.asarray((change * connected)[:, 0]), time)

@@ -14,7 +14,7 @@ from eprop.networks import Bidirectional, NetworkOutput, Recurrent, hold
 from eprop.neurons import Filtered, Neuron, readout_output
 from eprop.rules import BPTT
 from eprop.tasks import Batch
-from eprop.training import LoadedRun, purpose_key
+from eprop.training import LoadedRun, SequenceTrainer, purpose_key
 
 
 class Sample(NamedTuple):
@@ -40,6 +40,7 @@ class SynapseTraces(NamedTuple):
 def draw_sample(run: LoadedRun) -> Sample:
     """The first sample of the first seed's held-out data."""
     trainer, network = run.trainer, run.network
+    assert isinstance(trainer, SequenceTrainer)
     data = trainer.data if trainer.task.shared_data else jax.tree.map(lambda x: x[0], trainer.data)
     batch = trainer.task.held_out(data, purpose_key(trainer.keys[0], 4), 1)[0]
     dtype = run.experiment.network.precision

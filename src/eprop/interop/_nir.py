@@ -166,6 +166,7 @@ def _hard_reset(network: Network, below: np.ndarray) -> list[np.ndarray]:
     for layer in network.layers:
         assert isinstance(layer, Recurrent)
         synapses, neuron = layer.synapses(), _inner(layer.neuron)
+        assert synapses.w_rec is not None  # a spiking model of NIR's has recurrent currents
         w_in, w_rec = np.asarray(synapses.w_in[:, 0], float), np.asarray(synapses.w_rec[:, 0], float)
         alpha = np.exp(-neuron.dt / np.asarray(neuron.tau_m, float))
         gain = 1.0 if neuron.input_gain == "one" else 1 - alpha

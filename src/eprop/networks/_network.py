@@ -112,7 +112,9 @@ class Network(eqx.Module):
         nothing = (None,) * len(self.layers)
         frame = self.layers[0].frame
         lengths = None if lengths is None else lengths * frame
-        below = jnp.asarray(inputs).astype(self.dtype) if self.embedding is None else self.embedding(inputs)
+        below = (
+            jnp.asarray(inputs).astype(self.dtype) if self.embedding is None else self.embedding(jnp.asarray(inputs))
+        )
         results, below = [], hold(below, frame)
         each = zip(self.layers, carry or nothing, self._rows(), future or nothing, strict=True)
         for layer, layer_carry, rows, after in each:

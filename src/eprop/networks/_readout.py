@@ -1,7 +1,7 @@
 """Heads: what reads the neurons, and carries the feedback weights of e-prop 1."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import equinox as eqx
 import jax
@@ -172,4 +172,4 @@ def read(head: Any, z_bar: Float[Array, "time batch neuron"], feedback: Feedback
         f"head: {type(head).__name__} has no feedback weights, which {feedback.name!r} feedback needs; wrap it: "
         "Broadcast(head, n, n_out, key=key)",
     )
-    return head(z_bar)
+    return cast(Array, head(z_bar))

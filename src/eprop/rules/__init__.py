@@ -52,7 +52,7 @@ def make_rule(name: str, feedback: str | None = None, window: int | None = None)
         require(takes == argument, f"{argument} = {value!r}: rule {base!r} has none")
         require(named in (None, value), f"{argument} = {value!r}: rule {name!r} says {named!r}")
         named = value
-    return kind() if named is None else kind(named)
+    return kind() if named is None else kind(named)  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
 def _named_option(name: str, kind: type[Rule], option: str) -> str | int:

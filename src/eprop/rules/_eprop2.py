@@ -43,6 +43,7 @@ def inner_gradient(
 
     def of_one(synapses: Synapses, seen: Array, signals: Array) -> Synapses:
         """Gradients of one sample."""
+        assert synapses.w_rec is not None
         together = Synapses(jnp.concatenate([synapses.w_in, synapses.w_rec]), None, synapses.bias)
         begin = start(neuron, 1, n, signals.dtype)
 

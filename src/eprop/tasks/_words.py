@@ -108,14 +108,14 @@ class Words(StreamTask):
             f"streams of {symbols // size})",
         )
 
-    def prepare(self, key: PRNGKeyArray) -> Any:
+    def prepare(self, key: PRNGKeyArray | None) -> Any:
         return tuple(jnp.asarray(part) for part in self.corpus[1:])
 
     def place(self) -> WordsPlace:
         zero = jnp.array(0, jnp.int32)
         return WordsPlace(zero, zero, jnp.array(math.log(self.n_out), jnp.float32))
 
-    def window(self, data: Any, key: PRNGKeyArray, place: WordsPlace, size: int, steps: int) -> Window:
+    def window(self, data: Any, key: PRNGKeyArray | None, place: WordsPlace, size: int, steps: int) -> Window:
         train = data[0]
         long = train.shape[0] // size
         streams = train[: long * size].reshape(size, long)
@@ -128,7 +128,7 @@ class Words(StreamTask):
             per_sample(place.t + 2 * steps >= long),
         )
 
-    def sample(self, data: Any, key: PRNGKeyArray, size: int) -> Batch:
+    def sample(self, data: Any, key: PRNGKeyArray | None, size: int) -> Batch:
         """The first symbols of the text."""
         return self.window(
             data, key, self.place(), size, min(EVALUATION_STEPS, len(self.corpus.train) // size - 1)
@@ -148,7 +148,13 @@ class Words(StreamTask):
         return WordsPlace(jnp.where(ended, 0, place.t + steps), place.epoch + ended, 0.99 * place.error + 0.01 * error)
 
     def measure(
-        self, data: Any, key: PRNGKeyArray, place: WordsPlace, run: Run, start: Callable[[int], Any], test: bool
+        self,
+        data: Any,
+        key: PRNGKeyArray | None,
+        place: WordsPlace | None,
+        run: Run,
+        start: Callable[[int], Any],
+        test: bool,
     ) -> Array:
         """The whole part, every symbol once: in few streams, each with its state carried on."""
         symbols = data[2] if test else data[1]

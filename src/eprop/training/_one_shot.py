@@ -286,7 +286,7 @@ class OneShotTrainer(Trainer):
     def _exact_gradient(self, learnt: Learnt, synapses: Synapses, tasks: Any) -> Synapses:
         """`d loss / dW` of each task by BPTT through the training trial."""
         n = jax.tree.leaves(tasks)[0].shape[0]
-        if synapses.w_rec.ndim == 3:
+        if synapses.w_in.ndim == 3:
             synapses = jax.tree.map(lambda w: jnp.broadcast_to(w, (n, *w.shape)), synapses)
 
         def loss(synapses):
@@ -348,9 +348,8 @@ class OneShotTrainer(Trainer):
         new = eqx.apply_updates(learnt, updates)
         finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(gradient))
         found, old = (eqx.filter(new, eqx.is_array), optimiser), (state.arrays, state.optimiser)
-        return OneShotState(*kept(finite & state.active[0], found, old), state.active), jnp.where(
-            finite, loss, jnp.nan
-        )[None]
+        arrays, optimiser = kept(finite & state.active[0], found, old)
+        return OneShotState(arrays, optimiser, state.active), jnp.where(finite, loss, jnp.nan)[None]
 
     def _evaluate(self, state: OneShotState, data: None, iteration: Array, test: bool = False) -> OneShotEvaluation:
         """Means over held-out tasks. `test`: over the larger final set."""

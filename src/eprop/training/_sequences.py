@@ -36,9 +36,9 @@ class SequenceTrainer(NetworkTrainer):
     def check(self) -> None:
         require(
             not self.rule.synthesises,
-            f"rule = {self.rule.label!r}: its synthetic gradients are trained window by window, on copy-repeat and "
-            "words, or with a Learner; this task takes whole sequences: use bptt, truncated_bptt, eligibility_only, "
-            "rtrl or eprop1",
+            f"rule = {self.rule.label!r}: is trained window by window, with its synthetic gradients, on copy-repeat "
+            "and words, or with a Learner; this task takes whole sequences: use bptt, truncated_bptt, "
+            "eligibility_only, rtrl or eprop1",
         )
         require(
             self.experiment.run.update_window is None or self.rule.streams,

@@ -31,6 +31,8 @@ class Trainer(abc.ABC):
     experiment: Any
     task: Any
     seeds: tuple[int, ...]
+    data: Any
+    """What the task prepares."""
     update: Any
     """`(state, data, iteration) -> (state, loss)`, jitted; arrays have a leading axis of seeds."""
     evaluate: Any
@@ -45,11 +47,6 @@ class Trainer(abc.ABC):
     @abc.abstractmethod
     def description(self) -> dict[str, Any]:
         """What a summary says of it."""
-
-    @property
-    @abc.abstractmethod
-    def data(self) -> Any:
-        """What the task prepares."""
 
     @abc.abstractmethod
     def init(self) -> Any:
