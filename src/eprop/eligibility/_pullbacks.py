@@ -29,7 +29,7 @@ try:
 except ImportError:  # pragma: no cover  # an older or a newer JAX
     programs: Any = None
 
-CUTS = all(hasattr(programs, name) for name in ("ClosedJaxpr", Any, "Literal", "jaxpr_as_fun"))
+CUTS = all(hasattr(programs, name) for name in ("ClosedJaxpr", "Jaxpr", "Literal", "jaxpr_as_fun"))
 """Whether a step's program can be taken apart."""
 
 DEAR = frozenset("exp exp2 log log1p expm1 tanh logistic erf sin cos pow sqrt rsqrt".split())
