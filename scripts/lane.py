@@ -27,7 +27,7 @@ LOWEST, NEWEST = (3, 11), (3, 13)
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("lane", choices=["lowest", "newest"])
-    parser.add_argument("--every", type=int, default=11, help="run every Nth of the fast tests")
+    parser.add_argument("--every", type=int, default=20, help="run every Nth of the fast tests")
     parser.add_argument("tests", nargs="*", default=["tests"], help="files or folders of tests")
     options = parser.parse_args()
     lane = options.lane
