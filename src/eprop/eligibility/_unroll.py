@@ -62,8 +62,7 @@ def unroll(
       here: the seed reaches the learning signals alone. With `"kept"` that is e-prop 3.
 
     Args:
-        neuron: the neuron model.
-        synapses: weights, index order `[presynaptic, current, postsynaptic]`.
+        neuron, synapses: the model, and its weights, index order `[presynaptic, current, postsynaptic]`.
         inputs: `[time, batch, n_in]`.
         carry: from `start`, or from the window before.
         read: weights `W_out` and feedback weights `B` of a linear head, both `[neuron, output]`. Then
@@ -86,8 +85,18 @@ def unroll(
     require_traces_of(neuron, carry.traces)
     constants, rest = split_constants(neuron)
     floating, integer = eqx.partition(carry.state, eqx.is_inexact_array)
-    traces = settle(neuron, carry.traces)
-    kept = recurrence == "kept"
+    traces, kept = settle(neuron, carry.traces), recurrence == "kept"
+    arguments = (constants, synapses, inputs, floating, carry.z, integer, traces, read)
+    outputs, y, last, z_last, others, pending = with_gradient(*_passes(rest, kept))(*arguments)
+    if not kept:
+        last, z_last = jax.lax.stop_gradient((last, z_last))
+    if traces is not None:
+        traces = jax.lax.stop_gradient(traces._replace(pending=pending))
+    return outputs, y, Carry(eqx.combine(last, others), z_last, traces)
+
+
+def _passes(rest: Neuron, kept: bool) -> tuple[Callable[..., tuple], Callable[..., tuple]]:
+    """The forward and the backward pass of `unroll`, as `with_gradient` takes them; `rest`: the neuron less constants."""
 
     def forward(constants, synapses, inputs, floating, z, integer, traces, read):
         model = eqx.combine(constants, rest)
@@ -120,14 +129,7 @@ def unroll(
         of_read = None if read is None else (found.weight, found.weight)
         return gather(constants, of_constants), of_synapses, found.inputs, of_state, of_z, None, None, of_read
 
-    network = with_gradient(forward, backward)
-    results = network(constants, synapses, inputs, floating, carry.z, integer, traces, read)
-    outputs, y, last, z_last, others, pending = results
-    if not kept:
-        last, z_last = jax.lax.stop_gradient((last, z_last))
-    if traces is not None:
-        traces = jax.lax.stop_gradient(traces._replace(pending=pending))
-    return outputs, y, Carry(eqx.combine(last, others), z_last, traces)
+    return forward, backward
 
 
 class _Contraction(NamedTuple):

@@ -93,10 +93,7 @@ def unroll(
         signals, error, *seed, _, _ = cotangents
         of_read = None
         if read is not None and error is not None:
-            leaves, structure = jax.tree.flatten(signals, is_leaf=lambda s: s is None)
-            more = error @ read[1].T
-            signals = structure.unflatten([*leaves[:-1], more if leaves[-1] is None else leaves[-1] + more])
-            of_read = 2 * (jnp.einsum("tbn,tbk->nk", readout_output(outputs), error),)
+            signals, of_read = _through_head(signals, outputs, error, read)
 
         def shown(*arguments):
             outputs, last, _ = loop(*arguments, integer=integer)
@@ -114,13 +111,20 @@ def unroll(
         of_start = (None, None) if recurrence == "cut" else (of_state, of_z)
         return of_constants, of_synapses, of_inputs, *of_start, None, None, of_read
 
-    network = with_gradient(forward, backward)
-    outputs, y, last, z, others, traces = network(
-        constants, synapses, inputs, floating, carry.z, integer, carry.traces, read
-    )
+    arguments = (constants, synapses, inputs, floating, carry.z, integer, carry.traces, read)
+    outputs, y, last, z, others, traces = with_gradient(forward, backward)(*arguments)
     if recurrence == "cut":
         last, z = jax.lax.stop_gradient((last, z))
     return outputs, y, Carry(eqx.combine(last, others), z, jax.lax.stop_gradient(traces))
+
+
+def _through_head(signals: Outputs, outputs: Outputs, error: Array, read: Read) -> tuple[Outputs, Read]:
+    """The learning signals with those that a head's error sends back, and the gradients of its weights and feedback."""
+    leaves, structure = jax.tree.flatten(signals, is_leaf=lambda s: s is None)
+    more = error @ read[1].T
+    weight = jnp.einsum("tbn,tbk->nk", readout_output(outputs), error)
+    signals = structure.unflatten([*leaves[:-1], more if leaves[-1] is None else leaves[-1] + more])
+    return signals, (weight, weight)
 
 
 def record(
