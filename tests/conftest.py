@@ -1,9 +1,14 @@
 """Strict numerics: float64 is at hand, no silent promotion of types; keys by fixture."""
 
+import signal
+
 import jax
 import pytest
 
 jax.config.update("jax_enable_x64", True)
+
+# A shell starts what it runs in the background with Ctrl-C ignored, and the tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
