@@ -18,6 +18,7 @@ from eprop.training._learner import Learner
 from eprop.training._lock import writing
 from eprop.training._made import versions
 from eprop.training._progress import ProgressBar
+from eprop.training._tensorboard import Scalars
 from eprop.training._windowed import WindowedLearner
 
 CHECKPOINT_SECONDS = 15.0
@@ -112,7 +113,7 @@ class _Loop:
         self.learner = learner or make_learner(experiment, [experiment.run.seed] if seeds is None else seeds)
         self.settings = experiment.run
         self.checkpoints = folder.checkpoints()
-        self.writer = _tensorboard(folder) if tensorboard else None
+        self.writer = Scalars(folder.path) if tensorboard else None
         folder.keep_facts(data_facts(self.learner.task, self.learner.facts()))
         self.state, self.iteration = self.learner.init(), 0
         newest = restore_newest(self.checkpoints, self.state, mend=True)
@@ -293,9 +294,3 @@ def stop_signals() -> Iterator[Stop]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
-
-
-def _tensorboard(folder: RunFolder):
-    from tensorboardX import SummaryWriter
-
-    return SummaryWriter(str(folder.path / "tensorboard"))
