@@ -15,7 +15,7 @@ class Scalars:
     """
 
     def __init__(self, folder: Path) -> None:
-        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
 
         place = folder / "tensorboard"
         place.mkdir(exist_ok=True)
@@ -24,7 +24,7 @@ class Scalars:
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
     def add_scalar(self, name: str, value: float, step: int) -> None:
-        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
         from tensorboardX.summary import scalar
 
         self._write(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
