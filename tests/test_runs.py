@@ -10,6 +10,7 @@ import os
 import resource
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -167,6 +168,26 @@ def test_a_run_folder_of_0_1_0_is_told_by_its_configuration(tmp_path):
     mark.write_text(json.dumps(json.loads(mark.read_text()) | {"version": 2}))
     with pytest.raises(InvalidSetting, match="is a run folder of format 2; this eprop knows format 1"):
         RunFolder.open(tmp_path / "run")
+
+
+def test_checkpoints_of_0_1_0_are_read(tmp_path, trainer, often):
+    """They are orbax's, a folder each; damaged ones are none."""
+    import orbax.checkpoint as ocp
+
+    _, whole = run(tmp_path / "whole", trainer)
+    _, folder = run(tmp_path / "run", trainer, experiment=tiny(iterations=4))
+    state, iteration = load_newest(folder, trainer)
+    for file in [*(folder.path / "checkpoints").iterdir(), folder.path / "summary.json"]:
+        file.unlink()
+    options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False)
+    manager = ocp.CheckpointManager(folder.path / "checkpoints", options=options)
+    plain = {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(state))}
+    manager.save(iteration, args=ocp.args.StandardSave(plain))
+    manager.close()
+    train(tiny(), folder, task=TASK, trainer=trainer)
+    assert numbers(folder) == numbers(whole) and folder.checkpoints().all_steps() == [4, 6]
+    RunFolder.create(folder.path, config(tiny()), overwrite=True)
+    assert not folder.checkpoints().all_steps()
 
 
 COMMANDS = {
@@ -341,7 +362,8 @@ def test_a_line_of_metrics_that_was_cut_short_does_not_count(tmp_path, trainer, 
     assert numbers(folder) == numbers(whole)
 
 
-def test_a_full_disk_ends_a_run_with_one_line_and_nothing_is_lost(tmp_path, trainer, often, capsys):
+@pytest.mark.parametrize("tensorboard", [False, True])
+def test_a_full_disk_ends_a_run_with_one_line_and_nothing_is_lost(tmp_path, trainer, often, tensorboard):
     """A limit on the size of files stands in for it: every write beyond it fails, as on a full disk."""
     _, whole = run(tmp_path / "whole", trainer)
     folder = RunFolder.create(tmp_path / "run", config(tiny()))
@@ -354,7 +376,7 @@ def test_a_full_disk_ends_a_run_with_one_line_and_nothing_is_lost(tmp_path, trai
 
     try:
         with pytest.raises(RunFailed) as failed:
-            train(tiny(), folder, task=TASK, trainer=trainer, observe=fill)
+            train(tiny(), folder, task=TASK, trainer=trainer, observe=fill, tensorboard=tensorboard)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "cannot be written" in str(failed.value) and "'eprop resume" in str(failed.value)
@@ -362,6 +384,26 @@ def test_a_full_disk_ends_a_run_with_one_line_and_nothing_is_lost(tmp_path, trai
     assert not (folder.path / "writer.json").exists()
     train(tiny(), folder, task=TASK, trainer=trainer)
     assert numbers(folder) == numbers(whole) and folder.summary["value"] == whole.summary["value"]
+
+
+def test_scalars_are_records_that_tensorboard_reads(tmp_path, trainer):
+    """Framed by length and check sums, a scalar each; held against the reader's side of the format."""
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.record_writer import masked_crc32c
+
+    _, folder = run(tmp_path / "run", trainer, tensorboard=True)
+    (file,) = (folder.path / "tensorboard").iterdir()
+    data, events = file.read_bytes(), []
+    while data:
+        (length,) = struct.unpack("<Q", data[:8])
+        body = data[12 : 12 + length]
+        assert struct.unpack("<I", data[8:12]) == (masked_crc32c(data[:8]),)
+        assert struct.unpack("<I", data[12 + length : 16 + length]) == (masked_crc32c(body),)
+        events.append(Event.FromString(body))
+        data = data[16 + length :]
+    found = [(event.step, event.summary.value[0].simple_value) for event in events[1:]]
+    assert [value for step, value in found if step == 4][1] == pytest.approx(folder.metrics()[1]["metric"])
+    assert events[0].file_version == "brain.Event:2" and len(found) == 9
 
 
 def test_a_folder_removed_in_mid_run_ends_it_with_one_line(tmp_path, trainer, often):

@@ -294,9 +294,10 @@ def cannot_write(path: Path, error: OSError) -> RunFailed:
     if not Path(path).is_dir():
         return RunFailed(f"{path}: was removed while a run wrote there")
     what = f"{error.filename}: " if isinstance(error.filename, str) else ""
+    kept = "the last checkpoint is whole" if Checkpoints(path).all_steps() else "there is no checkpoint yet"
     return RunFailed(
-        f"{path}: cannot be written ({what}{error.strerror or error}); the last checkpoint is whole: once there is "
-        f"room, 'eprop resume {path}' goes on"
+        f"{path}: cannot be written ({what}{error.strerror or error}); {kept}: once there is room, "
+        f"'eprop resume {path}' goes on"
     )
 
 

@@ -19,6 +19,7 @@ from eprop.training._made import versions
 from eprop.training._progress import ProgressBar
 from eprop.training._sequences import SequenceTrainer
 from eprop.training._streams import StreamTrainer
+from eprop.training._tensorboard import Scalars
 from eprop.training._trainer import NetworkTrainer, Trainer
 
 CHECKPOINT_SECONDS = 15.0
@@ -107,7 +108,7 @@ class _Loop:
         self.trainer = trainer or make_trainer(experiment, [experiment.run.seed] if seeds is None else seeds)
         self.settings = experiment.run
         self.checkpoints = folder.checkpoints()
-        self.writer = _tensorboard(folder) if tensorboard else None
+        self.writer = Scalars(folder.path) if tensorboard else None
         folder.keep_facts(data_facts(self.trainer.task, self.trainer.facts()))
         self.state, self.iteration = self.trainer.init(), 0
         newest = restore_newest(self.checkpoints, self.state, mend=True)
@@ -288,9 +289,3 @@ def stop_signals() -> Iterator[Stop]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
-
-
-def _tensorboard(folder: RunFolder):
-    from tensorboardX import SummaryWriter
-
-    return SummaryWriter(str(folder.path / "tensorboard"))
