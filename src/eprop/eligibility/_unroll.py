@@ -96,7 +96,7 @@ def unroll(
 
 
 def _passes(rest: Neuron, kept: bool) -> tuple[Callable[..., tuple], Callable[..., tuple]]:
-    """The forward and the backward pass of `unroll`, as `with_gradient` takes them; `rest`: the neuron less constants."""
+    """The forward and the backward pass of `unroll`, as `with_gradient` takes them; `rest`: all but the constants."""
 
     def forward(constants, synapses, inputs, floating, z, integer, traces, read):
         model = eqx.combine(constants, rest)
