@@ -34,11 +34,12 @@ def trace_structure(neuron: Neuron) -> TraceStructure:
     abstract = jax.tree.map(lambda c: jax.ShapeDtypeStruct(c.shape[:-1] + (1,) if c.ndim else (), c.dtype), constants)
     constant_leaves, constant_structure = jax.tree.flatten(abstract)
     dtype = constant_leaves[0].dtype if constant_leaves else jnp.result_type(float)
-    states = jax.eval_shape(lambda: traced(neuron.init((1, 1), dtype)))
+    one = eqx.filter_eval_shape(lambda: _of_one(neuron).init((1, 1), dtype))
+    states, integers = eqx.partition(one, lambda s: jnp.issubdtype(s.dtype, jnp.inexact))
     n, k = len(jax.tree.leaves(states)), neuron.num_currents
     scalar = jax.ShapeDtypeStruct((1, 1), dtype)
 
-    counts = jax.eval_shape(lambda: _integers(neuron, dtype))
+    counts = jax.tree.leaves(integers)
 
     def tangents(constants, counts, primals, tangents):
         model = eqx.combine(constant_structure.unflatten(constants), rest)
@@ -62,7 +63,7 @@ def trace_structure(neuron: Neuron) -> TraceStructure:
 
 def shared_recursion(neuron: Neuron, component: int, dtype) -> tuple[Float[Array, ""], Float[Array, "current"]]:  # noqa: F821
     """A shared component's decay `A_aa`, and the gains `B_a^q` of all currents."""
-    model = jax.tree.map(lambda c: c[..., :1] if eqx.is_inexact_array(c) and c.ndim else c, neuron)
+    model = _of_one(neuron)
     n, k = len(jax.tree.leaves(traced(model.init((1, 1), dtype)))), model.num_currents
     zero, one = jnp.zeros((1, 1), dtype), jnp.ones((1, 1), dtype)
 
@@ -86,9 +87,9 @@ def _step(model: Neuron, n: int, arguments, dtype, counts: list[Array] | None = 
     return jax.tree.leaves(traced(model.step(state, tuple(arguments[n:]), jnp.zeros((1, 1), dtype))[0]))
 
 
-def _integers(model: Neuron, dtype) -> list[Array]:
-    """The integer leaves of a state (refractory counts)."""
-    return jax.tree.leaves(eqx.partition(model.init((1, 1), dtype), eqx.is_inexact_array)[1])
+def _of_one(neuron: Neuron) -> Neuron:
+    """The model of a single neuron: the first one's constants."""
+    return jax.tree.map(lambda c: c[..., :1] if eqx.is_inexact_array(c) and c.ndim else c, neuron)
 
 
 def _dependences(jaxpr: Any) -> list[set[int]]:
