@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree, UInt32
 
 from eprop.chips._checks import require_range
 from eprop.errors import require, require_choice
-from eprop.neurons import Neuron
+from eprop.neurons import Wrapper
 
 Rounding = Literal["nearest", "stochastic"]
 
@@ -73,7 +73,7 @@ class QuantisedState(NamedTuple):
     random: UInt32[Array, "batch neuron"] | None  # a generator a neuron, where rounding is stochastic
 
 
-class Quantised(Neuron):
+class Quantised(Wrapper):
     """A neuron whose state stands on a grid of b bits after every step.
 
         s_t = Q(f(s_{t-1}, I_t))
@@ -102,7 +102,6 @@ class Quantised(Neuron):
         ([[0.25, 0.75]], [[0.0, 1.0]])
     """
 
-    neuron: Neuron
     bits: int | tuple[int, ...] = eqx.field(default=8, static=True)
     spans: float | tuple[float, ...] = eqx.field(default=2.0, static=True)
     rounding: Rounding = eqx.field(default="nearest", static=True)
@@ -121,22 +120,6 @@ class Quantised(Neuron):
         for bits, span in zip(_each(self.bits, components), _each(self.spans, components), strict=True):
             require_range(bits=(bits, 2, 32))
             unit(bits, span)
-
-    @property
-    def num_currents(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.neuron.num_currents
-
-    @property
-    def input_currents(self) -> tuple[int, ...] | None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.neuron.input_currents
-
-    @property
-    def recurrent_currents(self) -> tuple[int, ...] | None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.neuron.recurrent_currents
-
-    @property
-    def spiking(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.neuron.spiking
 
     def init(self, shape: tuple[int, ...], dtype: Any = jnp.float32) -> QuantisedState:
         random = None

@@ -115,6 +115,28 @@ class Neuron(eqx.Module):
         return {jax.tree_util.keystr(path).strip(".[]'") or "state": leaf for path, leaf in leaves}
 
 
+class Wrapper(Neuron):
+    """A model around another: it has the other's currents, and spikes if the other does."""
+
+    neuron: Neuron
+
+    @property
+    def num_currents(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.neuron.num_currents
+
+    @property
+    def input_currents(self) -> tuple[int, ...] | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.neuron.input_currents
+
+    @property
+    def recurrent_currents(self) -> tuple[int, ...] | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.neuron.recurrent_currents
+
+    @property
+    def spiking(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.neuron.spiking
+
+
 def recurrent_output(outputs: Outputs) -> Float[Array, "*shape"]:
     """The output `z` that goes to the other neurons."""
     return jax.tree.leaves(outputs)[0]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from eprop.errors import require, require_choice, require_positive, whole_number
-from eprop.neurons._base import Neuron, State
+from eprop.neurons._base import State, Wrapper
 from eprop.neurons._constants import TIME_CONSTANT, Constant, Range, constant
 
 ReadoutGain = Literal["one", "one-minus-kappa"]
@@ -24,7 +24,7 @@ def _whole_frame(value: Any) -> int:
     return whole_number("frame", value, 1, " step")
 
 
-class Filtered(Neuron):
+class Filtered(Wrapper):
     """A neuron whose output the readout sees through a leaky filter (Bellec et al. 2020, eq. 11).
 
         z_bar_t = kappa z_bar_{t-1} + c z_t,               kappa = exp(-dt / tau_out)
@@ -58,7 +58,6 @@ class Filtered(Neuron):
 
     ranges: ClassVar[Mapping[str, Range]] = {"tau_out": TIME_CONSTANT}
 
-    neuron: Neuron
     tau_out: Constant = constant(20.0)
     gain: ReadoutGain = eqx.field(default="one", static=True)
     frame: int = eqx.field(default=1, converter=_whole_frame, static=True)
@@ -77,22 +76,6 @@ class Filtered(Neuron):
     def time_step(self) -> float:
         """Length of a frame, ms: a step of the filter."""
         return self.frame * (self.neuron.time_step if self.dt is None else self.dt)
-
-    @property
-    def num_currents(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.neuron.num_currents
-
-    @property
-    def input_currents(self) -> tuple[int, ...] | None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.neuron.input_currents
-
-    @property
-    def recurrent_currents(self) -> tuple[int, ...] | None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.neuron.recurrent_currents
-
-    @property
-    def spiking(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.neuron.spiking
 
     def init(self, shape: tuple[int, ...], dtype: Any = jnp.float32) -> FilteredState:
         phase = None if self.frame == 1 else jnp.zeros(shape, jnp.int32)
