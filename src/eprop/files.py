@@ -1,12 +1,13 @@
 """Files: written whole or not at all; read with nothing unpickled and no more memory than this machine has."""
 
+import io
 import json
 import math
 import os
 import re
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -102,6 +103,16 @@ def parse_json(text: str, nan: bool = True) -> Any:
 
 def _refuse(reason: str) -> NoReturn:
     raise DamagedFile(reason)
+
+
+def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays whole or not at all, as `numpy.savez` does.
+
+    They are put together in memory first: NumPy leaves its file open where the disk is full.
+    """
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # pyright: ignore[reportArgumentType]
+    write_bytes(path, buffer.getbuffer())
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:

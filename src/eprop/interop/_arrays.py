@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from eprop.errors import InvalidSetting, require
+from eprop.files import write_npz
 
 T = TypeVar("T")
 
@@ -32,8 +33,7 @@ def named_arrays(network: Any) -> dict[str, np.ndarray]:
 
 def to_npz(network: Any, path: str | Path) -> None:
     """Write every array, in NumPy's format; names as in `named_arrays`."""
-    with open(path, "wb") as file:
-        np.savez(file, allow_pickle=False, **named_arrays(network))  # pyright: ignore[reportArgumentType]
+    write_npz(Path(path), named_arrays(network))
 
 
 def to_safetensors(network: Any, path: str | Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from eprop.errors import InvalidSetting, require
-from eprop.files import DamagedFile, read_npz, write_whole
+from eprop.files import DamagedFile, read_npz, write_npz
 from eprop.speech._corpus import SPLITS, Utterance, find_utterances
 from eprop.speech._extra import extra
 from eprop.speech._features import Analysed, Features, analyse, frame_labels
@@ -165,13 +165,9 @@ def _read(path: Path) -> dict[str, np.ndarray] | None:
 
 
 def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    def write(temporary: Path) -> None:
-        with open(temporary, "wb") as file:
-            np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
-
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, write)
+        write_npz(path, arrays)
     except OSError as error:
         raise InvalidSetting(f"{path.parent}: cannot be written ({error.strerror}); set XDG_CACHE_HOME") from None
 

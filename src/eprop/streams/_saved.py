@@ -1,6 +1,5 @@
 """What a stream leaves on disk: lines that are appended, and the state that says how many of them count."""
 
-import io
 import json
 import os
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from eprop.errors import RunFailed
-from eprop.files import DamagedFile, parse_json, read_npz, write_bytes
+from eprop.files import DamagedFile, parse_json, read_npz, write_npz
 
 
 class Appended:
@@ -44,9 +43,7 @@ class Appended:
 
 def save_state(path: Path, facts: dict[str, Any], arrays: list[np.ndarray]) -> None:
     """Write the state whole or not at all."""
-    buffer = io.BytesIO()
-    np.savez(buffer, facts=np.array(json.dumps(facts)), **{str(i): a for i, a in enumerate(arrays)})  # pyright: ignore
-    write_bytes(path, buffer.getbuffer())
+    write_npz(path, {"facts": np.array(json.dumps(facts)), **{str(i): a for i, a in enumerate(arrays)}})
 
 
 def load_state(path: Path) -> tuple[dict[str, Any], list[np.ndarray]] | None:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from eprop.errors import RunFailed
-from eprop.files import DamagedFile, read_npz, write_whole
+from eprop.files import DamagedFile, read_npz, write_npz
 
 KEPT = 2
 """So many checkpoints are kept: the newest."""
@@ -48,12 +48,7 @@ class Checkpoints:
         arrays = [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
         named = {str(i): _plain(array) for i, array in enumerate(arrays)}
         types = np.array([str(array.dtype) for array in arrays])
-
-        def write(temporary: Path) -> None:
-            with open(temporary, "wb") as file:
-                np.savez(file, types=types, **named)  # pyright: ignore[reportArgumentType]
-
-        write_whole(self._file(iteration), write)
+        write_npz(self._file(iteration), {"types": types, **named})
         for old in self.all_steps()[:-KEPT]:
             self.delete(old)
 
