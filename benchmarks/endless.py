@@ -15,7 +15,7 @@ import numpy as np
 import optax
 
 from eprop import LSTM, EProp1, Learner, Network, Readout, Recurrent
-from eprop.memory import peak_resident_bytes
+from eprop.workshop.memory import peak_resident_bytes
 
 CALL, LATE = 250, 3
 """Steps a compiled call; steps that a target comes late."""

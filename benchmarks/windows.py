@@ -18,9 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from eprop.rules import WINDOWED
-from eprop.settings import RuleSettings
-from eprop.tasks import TASKS
-from eprop.training import StreamTrainer
+from eprop.workshop.settings import RuleSettings
+from eprop.workshop.tasks import TASKS
+from eprop.workshop.training import StreamTrainer
 
 CHECK = "tests/test_eprop3.py::test_with_the_true_boundary_gradient_the_windows_sum_is_bptt[lstm]"
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.datasets import load_digits
 
-from eprop.cli import main
+from eprop.workshop.cli import main
 
 
 def write_digits(path: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eprop.cli import main
+from eprop.workshop.cli import main
 
 ROWS, NOISE, TURN = 120_000, 0.3, 100_000
 """Rows; standard deviation of what cannot be forecast; rows in which w turns once round."""

@@ -110,7 +110,7 @@ def check_refusals(python: Path, folder: Path) -> None:
 
 REFUSALS = """
 import contextlib, io, sys
-from eprop.cli import main
+from eprop.workshop.cli import main
 
 for command in sys.argv[1:]:
     said = io.StringIO()

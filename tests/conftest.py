@@ -39,7 +39,7 @@ def compiled_quickly():
 @pytest.fixture(scope="session")
 def spoken(tmp_path_factory):
     """A small spoken corpus: ten speakers, a sentence each."""
-    from eprop.speech import Synthesis, synthesise
+    from eprop.workshop.speech import Synthesis, synthesise
 
     path = tmp_path_factory.mktemp("spoken") / "corpus"
     synthesise(path, Synthesis(hours=0.001, sentences=1))
@@ -49,7 +49,7 @@ def spoken(tmp_path_factory):
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """The cache of features in a folder of this test's own."""
-    from eprop.speech import load_corpus
+    from eprop.workshop.speech import load_corpus
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     load_corpus.cache_clear()

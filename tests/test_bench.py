@@ -9,18 +9,18 @@ import jax
 import pytest
 
 from eprop import InvalidSetting
-from eprop.bench import BenchSettings, Case
-from eprop.bench import _measure as measure
-from eprop.bench._measure import PATHS
-from eprop.bench._paths import candidate_windows
-from eprop.bench._peers import measure_peers
-from eprop.bench._problem import make_network, make_problem
-from eprop.bench._ratios import ratios_of
-from eprop.bench._reference import largest_error, reference_gradient
-from eprop.bench._report import milliseconds
-from eprop.bench._run import _windows
-from eprop.bench._stream_memory import measure_stream
-from eprop.cli import main
+from eprop.workshop.bench import BenchSettings, Case
+from eprop.workshop.bench import _measure as measure
+from eprop.workshop.bench._measure import PATHS
+from eprop.workshop.bench._paths import candidate_windows
+from eprop.workshop.bench._peers import measure_peers
+from eprop.workshop.bench._problem import make_network, make_problem
+from eprop.workshop.bench._ratios import ratios_of
+from eprop.workshop.bench._reference import largest_error, reference_gradient
+from eprop.workshop.bench._report import milliseconds
+from eprop.workshop.bench._run import _windows
+from eprop.workshop.bench._stream_memory import measure_stream
+from eprop.workshop.cli import main
 
 slow = pytest.mark.slow
 

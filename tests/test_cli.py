@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from eprop import memory
-from eprop.cli import main
-from eprop.cli._parse import split_commas
-from eprop.tasks import TASKS
+from eprop.workshop import memory
+from eprop.workshop.cli import main
+from eprop.workshop.cli._parse import split_commas
+from eprop.workshop.tasks import TASKS
 
 ROOT = Path(__file__).parent.parent
 TINY = "--preset tutorial --duration 60 --neurons 8 --iterations 4 --evaluate-every 2".split()

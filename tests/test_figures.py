@@ -7,12 +7,12 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from eprop.experiments import measure_gradients, run_comparison, start_comparison
-from eprop.figures import draw
-from eprop.figures._sample import draw_sample, learning_signals, synapse_traces, traces_between
-from eprop.settings import Experiment, NetworkSettings, OptimiserSettings, RuleSettings, RunSettings
-from eprop.tasks import ArraysTask, EvidenceAccumulation, PatternGeneration, StoreRecall
-from eprop.training import RunFolder, experiment_to_json, load_run, train
+from eprop.workshop.experiments import measure_gradients, run_comparison, start_comparison
+from eprop.workshop.figures import draw
+from eprop.workshop.figures._sample import draw_sample, learning_signals, synapse_traces, traces_between
+from eprop.workshop.settings import Experiment, NetworkSettings, OptimiserSettings, RuleSettings, RunSettings
+from eprop.workshop.tasks import ArraysTask, EvidenceAccumulation, PatternGeneration, StoreRecall
+from eprop.workshop.training import RunFolder, experiment_to_json, load_run, train
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 slow = pytest.mark.slow

@@ -14,23 +14,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import eprop.cli._folders as folders
-from eprop.cli import main
+import eprop.workshop.cli._folders as folders
 from eprop.errors import InvalidSetting, RunFailed
-from eprop.experiments import reproduction_of
-from eprop.figures._run import learning_figure
-from eprop.figures._stream import newest_predictions
 from eprop.files import DamagedFile, printable, read_npz
-from eprop.settings import Experiment, NetworkSettings, RunSettings
-from eprop.speech import BadUtterance, read_sound
-from eprop.streams._saved import load_state, save_state
-from eprop.streams._settings import HandlingSettings, StreamSettings
-from eprop.streams._source import Source
-from eprop.streams._start import _check_columns
-from eprop.streams._table import Position, Table, read_names
-from eprop.tasks import PatternGeneration
-from eprop.tasks._arrays import load_arrays
-from eprop.training import Checkpoints, RunFolder, experiment_from_json, experiment_to_json, restore_newest
+from eprop.workshop.cli import main
+from eprop.workshop.experiments import reproduction_of
+from eprop.workshop.figures._run import learning_figure
+from eprop.workshop.figures._stream import newest_predictions
+from eprop.workshop.settings import Experiment, NetworkSettings, RunSettings
+from eprop.workshop.speech import BadUtterance, read_sound
+from eprop.workshop.streams._saved import load_state, save_state
+from eprop.workshop.streams._settings import HandlingSettings, StreamSettings
+from eprop.workshop.streams._source import Source
+from eprop.workshop.streams._start import _check_columns
+from eprop.workshop.streams._table import Position, Table, read_names
+from eprop.workshop.tasks import PatternGeneration
+from eprop.workshop.tasks._arrays import load_arrays
+from eprop.workshop.training import Checkpoints, RunFolder, experiment_from_json, experiment_to_json, restore_newest
 
 EXPERIMENT = Experiment(
     task=PatternGeneration(duration=20, inputs=5),

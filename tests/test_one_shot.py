@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 
 from eprop import LIF, Filtered, InvalidSetting, Recurrent
-from eprop.cli import main
 from eprop.eligibility import Trajectory, record, split_presynaptic, stepwise_gradient, unroll
 from eprop.errors import RunFailed
-from eprop.experiments import REPRODUCTIONS
 from eprop.learning_signals import ErrorModule
 from eprop.neurons import readout_output, recurrent_output
 from eprop.rules import inner_gradient, inner_update
-from eprop.settings import NetworkSettings, OneShotSettings, OptimiserSettings, RunSettings
-from eprop.tasks import Arm, Sinusoids, TaskFamily, clock, population_code
-from eprop.training import OneShotExperiment, OneShotTrainer, RunFolder, train
+from eprop.workshop.cli import main
+from eprop.workshop.experiments import REPRODUCTIONS
+from eprop.workshop.settings import NetworkSettings, OneShotSettings, OptimiserSettings, RunSettings
+from eprop.workshop.tasks import Arm, Sinusoids, TaskFamily, clock, population_code
+from eprop.workshop.training import OneShotExperiment, OneShotTrainer, RunFolder, train
 from models import N_IN, TIME, N, check_alive, difference, make
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -355,7 +355,7 @@ def test_an_inner_learning_rate_that_blows_up_ends_the_run_with_good_weights_kep
     expected = "iteration 1: loss or gradient is not finite; .*checkpoints; .*inner_learning_rate below 3e\\+38"
     with pytest.raises(RunFailed, match=expected):
         train(setup, folder, task="ramps", trainer=trainer)
-    from eprop.experiments._one_shot import load_learnt
+    from eprop.workshop.experiments._one_shot import load_learnt
 
     kept = load_learnt(folder, trainer)
     assert all(np.isfinite(np.asarray(w)).all() for w in jax.tree.leaves(eqx.filter(kept, eqx.is_inexact_array)))

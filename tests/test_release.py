@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 import eprop
-from eprop import _extras
 from eprop._deprecation import renamed
-from eprop.cli import COMMANDS, main
-from eprop.cli._completion import DESCRIBED, script, vocabulary
+from eprop.workshop import _extras
+from eprop.workshop.cli import COMMANDS, main
+from eprop.workshop.cli._completion import DESCRIBED, script, vocabulary
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -177,7 +177,7 @@ def test_no_module_or_signal_that_only_unix_has_is_needed(tmp_path):
         if not name.endswith(("__main__", "_preload")):
             importlib.import_module(name)
     assert len(found) > 50
-    from eprop.memory import peak_resident_bytes
+    from eprop.workshop.memory import peak_resident_bytes
 
     assert peak_resident_bytes() >= 0
     print("imported")
@@ -201,7 +201,7 @@ def test_processes_start_by_spawn_and_by_fork(tmp_path):
 
 
     if __name__ == "__main__":
-        from eprop.speech import _processes
+        from eprop.workshop.speech import _processes
 
         multiprocessing.get_all_start_methods = lambda: ["spawn"]
         print(*_processes.ordered_map(spikes, [3]))
@@ -259,6 +259,20 @@ def test_an_old_name_works_with_a_warning_that_names_the_new_one():
         assert look_up("Layer") is eprop.Recurrent
     with pytest.raises(AttributeError, match="no attribute 'Other'"):
         look_up("Other")
+
+
+def test_a_package_that_moved_is_the_same_under_its_old_name_with_a_warning(monkeypatch):
+    for name in [name for name in sys.modules if re.match(r"eprop\.tasks\b", name)]:
+        monkeypatch.delitem(sys.modules, name)
+    tasks = importlib.import_module("eprop.workshop.tasks")
+    with pytest.warns(DeprecationWarning, match=r"eprop\.tasks is deprecated .* 0\.4\.0: use eprop\.workshop\.tasks"):
+        old = importlib.import_module("eprop.tasks")
+    with pytest.warns(DeprecationWarning, match=r"use eprop\.workshop\.tasks\._base") as caught:
+        exec("import eprop.tasks._base as base", globals(), found := {})
+    assert old is tasks and found["base"].Task is tasks.Task and tasks.__spec__.name == "eprop.workshop.tasks"
+    assert caught[0].filename == "<string>", "the user's line"
+    with pytest.raises(ModuleNotFoundError, match=r"eprop\.workshop\.tasks\.nothing"):
+        importlib.import_module("eprop.tasks.nothing")
 
 
 def test_a_warning_of_deprecation_points_at_the_users_line():

@@ -23,14 +23,14 @@ import pytest
 from rich.console import Console
 
 import eprop
-from eprop.cli import main
 from eprop.errors import InvalidSetting, RunFailed
-from eprop.figures import save
-from eprop.figures._style import new_figure
-from eprop.settings import Experiment, NetworkSettings, RunSettings
-from eprop.streams import stream_table
-from eprop.tasks import PatternGeneration
-from eprop.training import (
+from eprop.workshop.cli import main
+from eprop.workshop.figures import save
+from eprop.workshop.figures._style import new_figure
+from eprop.workshop.settings import Experiment, NetworkSettings, RunSettings
+from eprop.workshop.streams import stream_table
+from eprop.workshop.tasks import PatternGeneration
+from eprop.workshop.training import (
     Interrupted,
     RunFolder,
     SequenceTrainer,
@@ -40,7 +40,7 @@ from eprop.training import (
     train,
     writing,
 )
-from eprop.training import _lock as lock
+from eprop.workshop.training import _lock as lock
 from writes import before_each_write, snapshots
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -69,13 +69,13 @@ def trainer(compiled_quickly):
 @pytest.fixture
 def often(monkeypatch):
     """A checkpoint at every evaluation, however fast the machine is."""
-    monkeypatch.setattr("eprop.training._loop.CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr("eprop.workshop.training._loop.CHECKPOINT_SECONDS", -1.0)
 
 
 @pytest.fixture(autouse=True)
 def unsaid(monkeypatch):
     """What was said once is said again in the next test."""
-    monkeypatch.setattr("eprop.training._folder._said", set())
+    monkeypatch.setattr("eprop.workshop.training._folder._said", set())
 
 
 def config(experiment):
@@ -297,10 +297,10 @@ def test_locks_are_kept_between_making_a_folder_and_running_in_it(tmp_path):
 
 WRITER = """
 import sys, types
-for name, place in (("eprop", sys.argv[1]), ("eprop.training", sys.argv[1] + "/training")):  # without jax: quick
+for name in ("eprop", "eprop.workshop", "eprop.workshop.training"):  # without jax: quick
     sys.modules[name] = types.ModuleType(name)
-    sys.modules[name].__path__ = [place]
-from eprop.training._lock import writing
+    sys.modules[name].__path__ = [sys.argv[1] + name.removeprefix("eprop").replace(".", "/")]
+from eprop.workshop.training._lock import writing
 try:
     with writing(sys.argv[2]):
         print("in", flush=True)
@@ -347,7 +347,7 @@ def test_killed_at_any_write_it_resumes_to_the_same_numbers(tmp_path, trainer, o
 
 
 def load_newest(folder, trainer):
-    from eprop.training import restore_newest
+    from eprop.workshop.training import restore_newest
 
     return restore_newest(folder.checkpoints(), trainer.init())
 
@@ -494,7 +494,7 @@ def test_what_cannot_be_trained_further_is_refused_by_name(tmp_path, trainer):
 
 def test_the_same_command_starts_goes_on_and_does_nothing(tmp_path, capsys, monkeypatch):
     """For job queues: `--stop-after` ends with 75, which is neither the end nor a failure."""
-    monkeypatch.setattr("eprop.cli._execute.draw_all", lambda folder: None)
+    monkeypatch.setattr("eprop.workshop.cli._execute.draw_all", lambda folder: None)
     command = ["train", TASK, *TINY, "--out", tmp_path / "run", "--continue-or-start"]
     status, said = ended(capsys, *command, "--stop-after", "0s")
     assert status == 75 and "go on with 'eprop resume" in said and len(said.splitlines()) == 1
@@ -600,9 +600,9 @@ def hook(event, arguments):
         if count == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
-import eprop.training._loop
-eprop.training._loop.CHECKPOINT_SECONDS = -1.0
-from eprop.cli import main
+import eprop.workshop.training._loop
+eprop.workshop.training._loop.CHECKPOINT_SECONDS = -1.0
+from eprop.workshop.cli import main
 sys.addaudithook(hook)
 main(sys.argv[3:])
 """

@@ -10,12 +10,21 @@ import python_speech_features as psf
 import soundfile
 
 from eprop import InvalidSetting
-from eprop.speech import FOLDED, FOLDING, SPLITS, Synthesis, features_of, find_utterances, load_corpus, synthesise
-from eprop.speech import frame_labels as labels_of
-from eprop.speech._corpus import Segments
-from eprop.speech._phones import CORE_TEST, DEVELOPMENT
-from eprop.speech._synthesis import plan
-from eprop.speech._voices import FEMALE, MALE
+from eprop.workshop.speech import (
+    FOLDED,
+    FOLDING,
+    SPLITS,
+    Synthesis,
+    features_of,
+    find_utterances,
+    load_corpus,
+    synthesise,
+)
+from eprop.workshop.speech import frame_labels as labels_of
+from eprop.workshop.speech._corpus import Segments
+from eprop.workshop.speech._phones import CORE_TEST, DEVELOPMENT
+from eprop.workshop.speech._synthesis import plan
+from eprop.workshop.speech._voices import FEMALE, MALE
 
 RATE = 16_000
 PHONES = [(0, 1600, "h#"), (1600, 2900, "ix"), (2900, 4000, "q"), (4000, 4800, "zh")]
@@ -177,7 +186,7 @@ def test_the_cache_is_used_until_files_or_settings_change(tmp_path, monkeypatch)
     first = load_corpus(root)
     load_corpus.cache_clear()
     calls = []
-    monkeypatch.setattr("eprop.speech._cache.analyse", lambda task: calls.append(task))
+    monkeypatch.setattr("eprop.workshop.speech._cache.analyse", lambda task: calls.append(task))
     again = load_corpus(root)
     assert not calls and np.array_equal(again.features, first.features) and again.paths == first.paths
     monkeypatch.undo()

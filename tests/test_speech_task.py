@@ -12,14 +12,14 @@ import pytest
 import soundfile
 
 from eprop import InvalidSetting
-from eprop.cli import main
-from eprop.experiments._speech import PRESETS, SpeechFigure, _relate
-from eprop.experiments._transcribe import timed
-from eprop.settings import NetworkSettings, RuleSettings, RunSettings
-from eprop.speech import FOLDED, FOLDING, load_corpus
-from eprop.tasks import TASKS, Batch, Speech
-from eprop.tasks._speech import _classes, edit_distance, merge_neighbours
-from eprop.training import SequenceTrainer
+from eprop.workshop.cli import main
+from eprop.workshop.experiments._speech import PRESETS, SpeechFigure, _relate
+from eprop.workshop.experiments._transcribe import timed
+from eprop.workshop.settings import NetworkSettings, RuleSettings, RunSettings
+from eprop.workshop.speech import FOLDED, FOLDING, load_corpus
+from eprop.workshop.tasks import TASKS, Batch, Speech
+from eprop.workshop.tasks._speech import _classes, edit_distance, merge_neighbours
+from eprop.workshop.training import SequenceTrainer
 
 LSTM, LSNN = TASKS["speech"]["lstm"], TASKS["speech"]["lsnn"]
 pytestmark = pytest.mark.usefixtures("cache", "compiled_quickly")

@@ -6,8 +6,8 @@ from pathlib import Path
 import eprop
 
 ROOT = Path(eprop.__file__).parent
-LIBRARY = ("neurons", "eligibility", "learning_signals", "rules", "networks", "learner", "interop", "errors")
-ORDER = LIBRARY[:6]
+ORDER = ("neurons", "eligibility", "learning_signals", "rules", "networks", "learner")
+WORKSHOP = ("tasks", "training", "experiments", "bench", "streams", "speech", "figures", "cli")
 
 
 def imports():
@@ -23,32 +23,40 @@ def imports():
             yield from ((file.relative_to(ROOT), name) for name in names)
 
 
-def package(path):
-    return path.parts[0].removesuffix(".py")
+def package(parts):
+    """The package of `eprop` or of `eprop.workshop` that a file or a module is in."""
+    parts = [part.removesuffix(".py") for part in parts]
+    return ".".join(parts[:2]) if parts[0] == "workshop" and len(parts) > 1 else parts[0]
 
 
-def test_the_library_stands_alone_and_its_packages_in_order():
+def test_the_library_imports_nothing_of_the_workshop_and_its_packages_stand_in_order():
     for file, name in imports():
-        own, other = package(file), name.split(".")[1]
-        if own in LIBRARY:
-            assert other in LIBRARY or other.startswith("_") or other[0].isupper(), (str(file), name)
-        if own in ORDER and other in ORDER:
-            assert ORDER.index(other) <= ORDER.index(own), (str(file), name)
+        own, other = package(file.parts), package(name.split(".")[1:])
+        if not own.startswith(("workshop", "__main__")):
+            assert not other.startswith("workshop"), (str(file), name)
+        if own in ORDER:
+            assert other in (*ORDER[: ORDER.index(own) + 1], "errors", "_deprecation"), (str(file), name)
+
+
+def test_the_workshop_holds_what_is_named():
+    found = {path.name for path in (ROOT / "workshop").iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert found == set(WORKSHOP)
 
 
 def test_no_package_imports_a_private_module_of_another():
-    private = [
-        (str(file), name)
-        for file, name in imports()
-        if any(part.startswith("_") for part in name.split(".")[2:]) and name.split(".")[1] != package(file)
-    ]
+    private = []
+    for file, name in imports():
+        own, other = package(file.parts), name.split(".")[1:]
+        inside = other[2:] if other[0] == "workshop" else other[1:]
+        if any(part.startswith("_") for part in inside) and package(other) != own:
+            private.append((str(file), name))
     assert not private
 
 
 def test_the_core_imports_no_more_than_jax_equinox_and_jaxtyping():
     known = {"jax", "equinox", "jaxtyping", "numpy", "eprop"}
     for file in sorted(ROOT.rglob("*.py")):
-        if package(file.relative_to(ROOT)) not in ORDER:
+        if package(file.relative_to(ROOT).parts) not in ORDER:
             continue
         for node in ast.walk(ast.parse(file.read_text())):
             names = []

@@ -16,14 +16,14 @@ import optax
 import pytest
 
 from eprop import EProp1, Learner, partition
-from eprop.cli import main
-from eprop.memory import resident_bytes
-from eprop.settings import NetworkSettings, OptimiserSettings
-from eprop.streams import Forecaster, StreamSettings
-from eprop.streams._scale import Moments, follow_moments
-from eprop.streams._source import Source
-from eprop.streams._table import Position, Table
-from eprop.training import build_network
+from eprop.workshop.cli import main
+from eprop.workshop.memory import resident_bytes
+from eprop.workshop.settings import NetworkSettings, OptimiserSettings
+from eprop.workshop.streams import Forecaster, StreamSettings
+from eprop.workshop.streams._scale import Moments, follow_moments
+from eprop.workshop.streams._source import Source
+from eprop.workshop.streams._table import Position, Table
+from eprop.workshop.training import build_network
 from models import difference
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")

@@ -13,10 +13,10 @@ from eprop import BPTT, InvalidSetting, partition
 from eprop.learner import Data
 from eprop.neurons import traced
 from eprop.rules import WINDOWED
-from eprop.settings import Experiment, NetworkSettings, OptimiserSettings, RuleSettings, RunSettings
-from eprop.tasks import CopyRepeat, PatternGeneration, Words
-from eprop.tasks._words import load_corpus
-from eprop.training import RunFolder, SequenceTrainer, StreamTrainer, experiment_to_json, load_run, train
+from eprop.workshop.settings import Experiment, NetworkSettings, OptimiserSettings, RuleSettings, RunSettings
+from eprop.workshop.tasks import CopyRepeat, PatternGeneration, Words
+from eprop.workshop.tasks._words import load_corpus
+from eprop.workshop.training import RunFolder, SequenceTrainer, StreamTrainer, experiment_to_json, load_run, train
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 slow = pytest.mark.slow

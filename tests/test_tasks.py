@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from eprop import InvalidSetting
-from eprop.tasks import TASKS, ArraysTask, EvidenceAccumulation, PatternGeneration, StoreRecall, StreamTask
+from eprop.workshop.tasks import TASKS, ArraysTask, EvidenceAccumulation, PatternGeneration, StoreRecall, StreamTask
 
 KEY = jax.random.key(7)
 GENERATORS = [

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from eprop.errors import InvalidSetting, RunFailed
-from eprop.experiments import REPRODUCTIONS, reproduction_of, start_reproduction
-from eprop.settings import Experiment, NetworkSettings, OptimiserSettings, RuleSettings, RunSettings
-from eprop.tasks import TASKS, PatternGeneration
-from eprop.training import (
+from eprop.workshop.experiments import REPRODUCTIONS, reproduction_of, start_reproduction
+from eprop.workshop.settings import Experiment, NetworkSettings, OptimiserSettings, RuleSettings, RunSettings
+from eprop.workshop.tasks import TASKS, PatternGeneration
+from eprop.workshop.training import (
     RunFolder,
     SequenceTrainer,
     build_optimiser,
@@ -219,7 +219,9 @@ def test_settings_of_another_version_are_refused(tmp_path):
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("eprop.training._loop.CHECKPOINT_SECONDS", math.inf)  # however slow the machine: one, the last
+    monkeypatch.setattr(
+        "eprop.workshop.training._loop.CHECKPOINT_SECONDS", math.inf
+    )  # however slow the machine: one, the last
     _, folder = run(tmp_path / "run", small())
     config = folder.config
     config["experiment"]["network"]["neurons"] = 13
@@ -229,7 +231,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path, monkeypatch):
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("eprop.training._loop.CHECKPOINT_SECONDS", -1.0)  # one at every evaluation
+    monkeypatch.setattr("eprop.workshop.training._loop.CHECKPOINT_SECONDS", -1.0)  # one at every evaluation
     _, straight = run(tmp_path / "straight", small(iterations=12))
     _, folder = run(tmp_path / "damaged", small(iterations=12))
     steps = folder.checkpoints().all_steps()

@@ -1,6 +1,9 @@
 """eprop: train recurrent networks online with eligibility propagation (e-prop), for any neuron model."""
 
-from eprop._deprecation import renamed
+import sys
+
+from eprop._deprecation import moved as _moved
+from eprop._deprecation import renamed as _renamed
 from eprop.errors import InvalidSetting as InvalidSetting
 from eprop.learner import Learner as Learner
 from eprop.learner import LearnerMetrics as LearnerMetrics
@@ -44,7 +47,7 @@ from eprop.rules import make_rule as make_rule
 
 __version__ = "0.2.0.dev0"
 
-__getattr__ = renamed(
+__getattr__ = _renamed(
     __name__,
     {
         "OnlineLearner": "eprop.Learner",
@@ -53,3 +56,6 @@ __getattr__ = renamed(
     },
     removed_in="0.4.0",
 )
+
+_WORKSHOP = {"bench", "cli", "experiments", "figures", "memory", "settings", "speech", "streams", "tasks", "training"}
+sys.meta_path.insert(0, _moved("eprop", _WORKSHOP, into="eprop.workshop", removed_in="0.4.0"))

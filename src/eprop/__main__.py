@@ -1,6 +1,6 @@
 """`python -m eprop`."""
 
-from eprop.cli import main
+from eprop.workshop.cli import main
 
 if __name__ == "__main__":
     main()

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,20 @@ from eprop.chips.reckon._run import Events, _run, constants
 from eprop.chips.reckon._settings import ReckOn
 from eprop.chips.reckon._state import ReckOnState, start
 from eprop.errors import require, require_positive
-from eprop.tasks import Task
+
+
+class Samples(Protocol):
+    """What draws samples of a class each, as the tasks of `eprop.workshop.tasks` do."""
+
+    @property
+    def n_in(self) -> int: ...
+
+    @property
+    def n_out(self) -> int: ...
+
+    def sample(self, data: Any, key: PRNGKeyArray, size: int) -> Any:
+        """Arrays `inputs`, `targets` and `mask`, with axes `[time, batch, ...]`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -56,7 +69,7 @@ def initial(chip: ReckOn, seed: int, spread: Initial | None = None) -> ReckOnSta
 
 def learn(
     chip: ReckOn,
-    task: Task,
+    task: Samples,
     *,
     samples: int = 500,
     test: int = 100,
@@ -79,7 +92,7 @@ def learn(
 
     Example:
         >>> from eprop.chips.reckon import ReckOn, learn
-        >>> from eprop.tasks import EvidenceAccumulation
+        >>> from eprop.workshop.tasks import EvidenceAccumulation
         >>> task = EvidenceAccumulation(cues=1, slot=40, cue_duration=20, delay=60, recall_duration=20, group=2)
         >>> learnt = learn(ReckOn(n_in=8, n_rec=16), task, samples=2, test=2)
         >>> learnt.tested[0][0]
@@ -104,7 +117,7 @@ def learn(
     return Learnt(core, jnp.concatenate(correct), tested, events)
 
 
-def accuracy(chip: ReckOn, task: Task, state: ReckOnState, key: PRNGKeyArray, samples: int) -> float:
+def accuracy(chip: ReckOn, task: Samples, state: ReckOnState, key: PRNGKeyArray, samples: int) -> float:
     """Share of new samples that the core decides rightly while it does not learn."""
     silent = chip.inference()
     keys = jax.random.split(key, samples)

@@ -1,0 +1,37 @@
+"""Training: settings to networks, the update, the loop, the run folder."""
+
+from eprop.files import read_json as read_json
+from eprop.files import write_bytes as write_bytes
+from eprop.files import write_json as write_json
+from eprop.workshop.training._build import build_network as build_network
+from eprop.workshop.training._build import build_neuron as build_neuron
+from eprop.workshop.training._build import build_optimiser as build_optimiser
+from eprop.workshop.training._checkpoints import Checkpoints as Checkpoints
+from eprop.workshop.training._checkpoints import restore_newest as restore_newest
+from eprop.workshop.training._folder import RunFolder as RunFolder
+from eprop.workshop.training._folder import cannot_write as cannot_write
+from eprop.workshop.training._folder import experiment_from_json as experiment_from_json
+from eprop.workshop.training._folder import experiment_to_json as experiment_to_json
+from eprop.workshop.training._folder import settings_from_json as settings_from_json
+from eprop.workshop.training._folder import settings_to_json as settings_to_json
+from eprop.workshop.training._keys import purpose_key as purpose_key
+from eprop.workshop.training._lock import keep_locks as keep_locks
+from eprop.workshop.training._lock import writing as writing
+from eprop.workshop.training._loop import Interrupted as Interrupted
+from eprop.workshop.training._loop import make_trainer as make_trainer
+from eprop.workshop.training._loop import stop_after as stop_after
+from eprop.workshop.training._loop import stop_signals as stop_signals
+from eprop.workshop.training._loop import train as train
+from eprop.workshop.training._made import versions as versions
+from eprop.workshop.training._one_shot import Learnt as Learnt
+from eprop.workshop.training._one_shot import Lesson as Lesson
+from eprop.workshop.training._one_shot import OneShotExperiment as OneShotExperiment
+from eprop.workshop.training._one_shot import OneShotTrainer as OneShotTrainer
+from eprop.workshop.training._progress import LiveLine as LiveLine
+from eprop.workshop.training._runs import LoadedRun as LoadedRun
+from eprop.workshop.training._runs import load_run as load_run
+from eprop.workshop.training._sequences import SequenceTrainer as SequenceTrainer
+from eprop.workshop.training._sequences import TrainState as TrainState
+from eprop.workshop.training._streams import StreamTrainer as StreamTrainer
+from eprop.workshop.training._trainer import NetworkTrainer as NetworkTrainer
+from eprop.workshop.training._trainer import Trainer as Trainer
