@@ -19,7 +19,7 @@ LARGEST_JSON = 1 << 26
 """Bytes of a JSON file that is read at most."""
 
 TEMPORARY = re.compile(r"\.(?P<name>.+)\.\d+")
-"""What a file is called until it is whole: `.NAME.PROCESS`."""
+"""The name of a file until it is whole: `.NAME.PROCESS`."""
 
 
 class DamagedFile(ValueError):
@@ -60,7 +60,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path, nan: bool = True) -> Any:
-    """What a JSON file holds.
+    """The value that a JSON file holds.
 
     Args:
         path: the file.

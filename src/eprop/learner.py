@@ -23,14 +23,14 @@ from eprop.neurons import keep_in_range, traced
 from eprop.rules import BPTT, Rule, require_rule
 
 Inputs = Shaped[Array, "time batch *channel"] | Shaped[np.ndarray, "time batch *channel"]
-"""What a step reads: numbers of any type, or symbols."""
+"""The input of a step: numbers of any type, or symbols."""
 
 Loss = Callable[[Array, Any, Array], Array]
 """`loss(outputs, targets, mask)`: summed, not averaged, over steps, so that windows add up."""
 
 
 class Late(NamedTuple):
-    """What waits for its targets: the learner runs `inputs.shape[0]` steps behind the predictions.
+    """Steps that wait for their targets: the learner runs `inputs.shape[0]` steps behind the predictions.
 
     `carry` is that of the predictions, which are at the newest step.
     """
@@ -65,7 +65,7 @@ class LearnerState(NamedTuple):
 
 
 class LearnerMetrics(NamedTuple):
-    """What a step tells beside the outputs."""
+    """The results of a step beside the outputs."""
 
     loss: Float[Array, ""]
     """Loss summed over the window's steps; NaN if the window was left out."""
@@ -76,7 +76,7 @@ class LearnerMetrics(NamedTuple):
 
 
 class Data(NamedTuple):
-    """What one step sees, `[time, batch, ...]` each; `ended` is `[batch]`."""
+    """The arrays that one step sees, `[time, batch, ...]` each; `ended` is `[batch]`."""
 
     inputs: Any
     targets: Any = None
@@ -470,7 +470,7 @@ class Learner:
         return total
 
     def _seed(self, state: LearnerState, data: Data, carry: tuple) -> Array | float:
-        """What the synthetic gradients say of the time after the window; nothing where a sequence has ended."""
+        """The synthetic gradients of the time after the window; zero where a sequence has ended."""
         if state.synthesisers is None:
             return 0.0
         total, batch = 0.0, carry[0].z.shape[0]
@@ -599,7 +599,7 @@ class Learner:
         return result.y, jax.lax.stop_gradient(result.carry)
 
     def _wait(self, state: LearnerState, data: Data, carry: tuple) -> tuple[LearnerState, Data]:
-        """What the learner sees now: inputs of `behind` steps ago, with the targets that have come since."""
+        """The window that the learner sees now: inputs of `behind` steps ago, with the targets that have come since."""
         late, window = state.late, data.inputs.shape[0]
         assert late is not None
         require(

@@ -1,4 +1,4 @@
-"""What a run costs on chip, under the names of NeuroBench (Yik et al., arXiv 2304.04640).
+"""The cost of a run on chip, under the names of NeuroBench (Yik et al., arXiv 2304.04640).
 
 Footprint, connection sparsity, activation sparsity and synaptic operations are its static and workload metrics;
 updates are counted beside them, since it has no name for on-chip learning.

@@ -35,7 +35,7 @@ class Later(NamedTuple):
 
 
 class Adjoint(NamedTuple):
-    """What running backwards gives: over the spread constants (summed over time), before the stretch, over currents.
+    """The result of running backwards: over the spread constants (summed over time), before the stretch, over currents.
 
     g: over each current at each step, as the weights' gradient counts it.
     full: the same with the seeded part.

@@ -1,4 +1,4 @@
-"""The check that a neuron's step is elementwise: eligibility traces hold for no other (DESIGN contract C1)."""
+"""The check that a neuron's step is elementwise: eligibility traces hold for no other."""
 
 from functools import lru_cache
 from typing import Any

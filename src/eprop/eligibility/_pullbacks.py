@@ -52,7 +52,7 @@ class Pullbacks(eqx.Module):
         return self.make(self.constants, stored)
 
     def place(self, t: Int[Array, ""]) -> list[Array]:
-        """What is stored of step `t`."""
+        """The arrays stored of step `t`."""
         return [jax.lax.dynamic_index_in_dim(x, t, keepdims=False) for x in self.stored]
 
 
@@ -124,7 +124,7 @@ def linearised_step(
 
 
 def _recomputed(with_pullback: Callable, constants: Any) -> tuple[Callable, Callable[[list[Array], int], Pullbacks]]:
-    """What is stored of a step are its arguments."""
+    """The plain way: of each step its arguments are stored."""
     leaves, of_constants = jax.tree.flatten(constants)
     structures = []
 
@@ -141,8 +141,8 @@ def _recomputed(with_pullback: Callable, constants: Any) -> tuple[Callable, Call
 
 
 def _cut_step(with_pullback: Callable, some: tuple) -> tuple[Callable, Callable[[list[Array], int], Pullbacks]]:
-    """What is stored of a step: the arrays that its pullback holds, or those that they can be computed from without a
-    dear operation, whichever takes less. What is the same at every step (a decay factor) is not stored.
+    """The lean way: of each step the arrays that its pullback holds are stored, or those that they can be computed from
+    without a dear operation, whichever takes less. What is the same at every step (a decay factor) is not stored.
     """
     closed, (shown, pullback) = jax.make_jaxpr(with_pullback, return_shape=True)(*some)
     whole, results, structure = closed.jaxpr, jax.tree.structure(shown), jax.tree.structure(pullback)

@@ -1,4 +1,4 @@
-"""What a window hands to the next: eligibility vectors, as few and as small as the model allows.
+"""Eligibility vectors handed from a window to the next, as few and as small as the model allows.
 
     eps_K = Phi eps_0 + sum_t gamma_t x_t^T
 
@@ -45,7 +45,7 @@ def with_traces(neuron: Neuron, synapses: Synapses, carry: Carry) -> Carry:
 def pending_of(
     neuron: Neuron, run: Run, presynaptic: Float[Array, "time batch pre"], z: Float[Array, "batch neuron"]
 ) -> Pending:
-    """What a run adds: the adjoint of the neurons alone, from each unit vector of its last state."""
+    """The part that a run adds: the adjoint of the neurons alone, from each unit vector of its last state."""
     structure = trace_structure(neuron)
     components, treedef = jax.tree.flatten(traced(run.last))
     silent = jax.tree.map(lambda _: None, run.outputs)

@@ -30,7 +30,7 @@ class Synapses(NamedTuple):
 
 
 class Pending(NamedTuple):
-    """What the last window adds to the eligibility vectors of its start (see `settle`).
+    """The part that the last window adds to the eligibility vectors of its start (see `settle`).
 
     adjoints: for each state component, the window's adjoint from its unit vector: over constants `[batch, neuron]`,
         over the components at the start (`Phi`), and over the currents that reach it (`gamma`,
@@ -58,7 +58,7 @@ class Traces(NamedTuple):
 
 
 class Carry(NamedTuple):
-    """What a window hands to the next: neuron state, last output, and (where they are carried) eligibility vectors."""
+    """The hand-over from a window to the next: neuron state, last output, and eligibility vectors where they are carried."""
 
     state: State
     z: Float[Array, "batch neuron"]
@@ -98,7 +98,7 @@ def contract_presynaptic(activity: Float[Array, "*lead pre"], weights: Float[Arr
 
 
 def input_currents(synapses: Synapses, inputs: Float[Array, "time batch n_in"]) -> Array:
-    """What inputs and bias add to the currents, for all steps at once: `[time, batch, current, neuron]`."""
+    """The currents from inputs and bias, for all steps at once: `[time, batch, current, neuron]`."""
     currents = contract_presynaptic(inputs, synapses.w_in)
     return currents if synapses.bias is None else currents + synapses.bias[None, None]
 

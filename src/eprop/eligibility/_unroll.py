@@ -1,4 +1,4 @@
-"""The unroll: a layer over a window of time, whose gradient is e-prop's or BPTT's (DESIGN contracts C3, C4)."""
+"""The unroll: a layer over a window of time, whose gradient is e-prop's or BPTT's."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -229,7 +229,7 @@ def _read_out(layer: Run, weight: Float[Array, "neuron output"]) -> Float[Array,
 
 
 def _shown(layer: Run) -> Array:
-    """What a head reads, as it is kept."""
+    """The output that a head reads, as it is kept."""
     return layer.z if len(jax.tree.leaves(layer.outputs)) == 1 else readout_output(layer.outputs)
 
 

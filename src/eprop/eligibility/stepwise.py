@@ -38,7 +38,7 @@ from eprop.neurons import Neuron, Outputs, State, readout_output, recurrent_outp
 
 
 class Trajectory(NamedTuple):
-    """What a network's run leaves behind, as far as one layer's eligibility traces depend on it."""
+    """The record of a run, as far as one layer's eligibility traces depend on it."""
 
     state: State  # before the first step
     presynaptic: Float[Array, "time batch pre"]  # [x_t, z_{t-1}, 1]

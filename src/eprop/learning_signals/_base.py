@@ -31,7 +31,7 @@ class Feedback(eqx.Module):
         """`B`, from `W_out` and from the head's feedback weights. What takes no gradient is detached."""
 
     def read(self, weight: Float[Array, "neuron output"], feedback_weights: Float[Array, "neuron output"]) -> Read:
-        """What `unroll` needs to read the neurons."""
+        """The head's weights and its feedback weights, as `unroll` takes them."""
         return weight, self.weights(weight, feedback_weights)
 
 

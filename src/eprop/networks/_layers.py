@@ -17,7 +17,7 @@ from eprop.rules import Future, Rule, require_rule
 
 
 class LayerOutput(NamedTuple):
-    """What a layer shows: a frame is a step, unless the readout's filter says otherwise."""
+    """The outputs of a layer: a frame is a step, unless the readout's filter says otherwise."""
 
     z: Float[Array, "time batch neuron"]
     z_bar: Float[Array, "frame batch neuron"]

@@ -154,7 +154,7 @@ def _error_only(z_bar: Array, feedback_weights: Array) -> Array:
 _error_only.defvjp(lambda z_bar, b: (_error_only(z_bar, b), b), lambda b, error: (error @ b.T, None))
 
 Head = Readout | Broadcast | Callable[[Array], Array]
-"""What reads the neurons. A plain function of `z_bar`, `[time, batch, neuron]`, serves symmetric feedback alone."""
+"""A head reads the neurons. A plain function of `z_bar`, `[time, batch, neuron]`, serves symmetric feedback alone."""
 
 
 def read(head: Any, z_bar: Float[Array, "time batch neuron"], feedback: Feedback) -> Array:

@@ -1,4 +1,4 @@
-"""What a rule trains of a network, and the gradient of just that."""
+"""The part of a network that a rule trains, and the gradient of just that part."""
 
 from collections.abc import Callable
 from typing import Any
@@ -42,7 +42,7 @@ def trainable(network: Network, rule: Rule) -> PyTree:
 
 
 def partition(network: Network, rule: Rule) -> tuple[Network, Network]:
-    """What `rule` trains, and all the rest: two networks with None in the other's places.
+    """The part that `rule` trains, and all the rest: two networks with None in the other's places.
 
     Differentiate with respect to the first, hand the first to the optimiser, put them together with `equinox.combine`.
 

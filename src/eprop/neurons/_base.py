@@ -1,4 +1,4 @@
-"""What a neuron model is: one elementwise step (contract C1)."""
+"""A neuron model is one elementwise step."""
 
 import abc
 import dataclasses
@@ -18,7 +18,7 @@ State = PyTree
 """A neuron's own state: a pytree of arrays `[batch, neuron]`. Floating leaves are traced, integer ones are not."""
 
 Outputs = PyTree
-"""What a neuron shows: `z`, or `(z, z_bar)` where the readout reads a filtered copy (`Filtered`)."""
+"""The outputs of a neuron: `z`, or `(z, z_bar)` where the readout reads a filtered copy (`Filtered`)."""
 
 
 class Neuron(eqx.Module):

@@ -1,4 +1,4 @@
-"""The leak of the readout, as one more state component of the neuron (contract C2)."""
+"""The leak of the readout, as one more state component of the neuron."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, NamedTuple

@@ -1,4 +1,4 @@
-"""What a rule is: how recurrence, past and future count, and a run of a layer that follows from it."""
+"""A rule: how recurrence, past and future count, and a run of a layer that follows from it."""
 
 import abc
 from collections.abc import Callable
@@ -50,7 +50,7 @@ class Rule(eqx.Module):
 
     @property
     def feedback(self) -> Feedback:
-        """What a head's error is multiplied with on its way back."""
+        """The weights that a head's error is multiplied with on its way back."""
         return Symmetric()
 
     @property

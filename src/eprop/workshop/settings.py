@@ -46,7 +46,7 @@ class NetworkSettings:
     adaptation_gain: Literal["one", "one-minus-rho"] = "one"
     """Factor on the spike into the adaptation: one (2020) or 1-rho (2019)."""
     threshold_scaling: Literal["baseline", "adaptive"] = "baseline"
-    """What scales v - A in an adaptive neuron: the baseline (2020) or the adaptive threshold (2019)."""
+    """The scale of v - A in an adaptive neuron: the baseline (2020) or the adaptive threshold (2019)."""
     pseudo_derivative_scaling: Literal["threshold", "none"] = "threshold"
     """Pseudo-derivative divided by v_th (2020) or not (the released e-prop 2 code)."""
     pseudo_derivative_in_refractory: bool = False
@@ -203,8 +203,8 @@ class OneShotSettings:
     """Learning to learn: the inner update, the error module, and the spikes that tell both what is asked for."""
 
     learning_signal: Literal["error-module", "random", "symmetric", "bptt"] = "error-module"
-    """What the inner update learns from: error-module (e-prop 2); the loss's error broadcast through random weights
-    or through W_out (e-prop 1); bptt: the loss's exact gradient."""
+    """The source of the inner update's learning signals: error-module (e-prop 2); the loss's error broadcast through
+    random weights or through W_out (e-prop 1); bptt: the loss's exact gradient."""
     inner_learning_rate: float = 1e-4
     """Learning rate of the inner update."""
     train_inner_learning_rate: bool = False
@@ -216,7 +216,7 @@ class OneShotSettings:
     module_neurons: int = 300
     """Neurons of the error module."""
     module_input: Literal["target", "error"] = "target"
-    """What the module sees: the target, or the output's distance from it."""
+    """The module's input beside the spikes: the target, or the output's distance from it."""
     code_neurons: int = 100
     """Neurons a coordinate that tell the module's input."""
     code_width: float = 10.0

@@ -29,7 +29,7 @@ class Draws(NamedTuple):
 
 
 class StepDraws(NamedTuple):
-    """What a run reads: one row a step."""
+    """The drawn numbers that a run reads, one row a step."""
 
     x_decay: Int32[Array, "step 2 2"]  # [step, trace, high and low part]
     y_decay: Int32[Array, "step 3 2"]

@@ -14,7 +14,7 @@ from eprop.errors import require, require_choice, require_positive
 
 Sign = Literal["offset", "two-traces", "signed"]
 ZERO = 64
-"""What stands for 0 where a trace has no sign."""
+"""The value that stands for 0 where a trace has no sign."""
 
 
 class EPropRule(NamedTuple):

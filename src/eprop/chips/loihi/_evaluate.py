@@ -21,7 +21,7 @@ class Synapses(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What the rules of a connection read. Spike times are steps of the epoch, 0: none."""
+    """The variables that the rules of a connection read. Spike times are steps of the epoch, 0: none."""
 
     synapses: Synapses
     x: Int32[Array, "step 2 pre"]

@@ -20,8 +20,8 @@ from eprop.chips.loihi._trace import SENT, TraceConstants, again, history, trace
 from eprop.errors import require
 
 Send = Callable[[Array, Array, Array], Array]
-"""What neurons send: from their voltage before its reset, their spikes and the step's row of `sent`, y1, y2 and y3,
-int32 `[3, n]`."""
+"""The values that neurons send: a function from their voltage before its reset, their spikes and the step's row of
+`sent`, to y1, y2 and y3, int32 `[3, n]`."""
 
 
 class ConnectionState(NamedTuple):

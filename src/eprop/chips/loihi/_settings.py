@@ -27,7 +27,7 @@ class Variant:
     current_wrap: Literal["symmetric", "twos-complement"] = "symmetric"
     """The current's range: -2^23+1 to 2^23, wrapped once; or -2^23 to 2^23-1 (nengo-loihi)."""
     current_decay: Literal["du+1", "du"] = "du+1"
-    """What the current decays by, in 1/4096 (brian2-loihi: du)."""
+    """The decay of the current, in 1/4096 (brian2-loihi: du)."""
     dendrite: Literal["unlimited", "wrapped"] = "unlimited"
     """The sum's width: none, or 21 bits and sign after its shift by 6 (nengo-loihi)."""
     exponent: Literal["sum", "each-weight"] = "sum"
@@ -104,7 +104,7 @@ class LearningRule:
     rng_seed: int = 0
     """Seed of the traces' generators. (Weights' generator is always seeded with 2, as in the models.)"""
     x1_impulse: float = 0.0
-    """What a presynaptic spike adds to x1, 0 to 127."""
+    """The amount that a presynaptic spike adds to x1, 0 to 127."""
     x1_tau: float = 0.0
     """Time constant of x1, steps."""
     x2_impulse: float = 0.0
@@ -112,7 +112,7 @@ class LearningRule:
     x2_tau: float = 0.0
     """The same for x2."""
     y1_impulse: float = 0.0
-    """What a postsynaptic spike adds to y1."""
+    """The amount that a postsynaptic spike adds to y1."""
     y1_tau: float = 0.0
     """Time constant of y1, steps."""
     y2_impulse: float = 0.0

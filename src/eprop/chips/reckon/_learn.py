@@ -29,7 +29,7 @@ class LearnConstants(NamedTuple):
 
 
 class Signals(NamedTuple):
-    """What phase E computes a neuron: error (16 bits), learning signal (16), pseudo-derivative (5), regularisation."""
+    """Phase E, for each neuron: error (16 bits), learning signal (16), pseudo-derivative (5), regularisation."""
 
     err: Int32[Array, "n_out"]  # noqa: F821
     L: Int32[Array, "n_rec"]  # noqa: F821
@@ -111,7 +111,7 @@ def _moved(w: Array, step: Array) -> Array:
 def _probability(
     chip: ReckOn, f: Array, found: Signals, regularised: int, left: int, right: int
 ) -> Int32[Array, "pre n_rec"]:
-    """What decides an update's sign and probability: `P = (K >> 4) - A`, 32 bits, wrapping; `[pre, post]`.
+    """The number that decides an update's sign and probability: `P = (K >> 4) - A`, 32 bits, wrapping; `[pre, post]`.
 
     `K = 16 L f h`, less where multiplicative regularisation is on and it is positive, has 37 bits: of it only bits
     4 to 35 and bit 31 are needed, and both come out of 32. The chip's test for underflow looks at bit 31 of `K`

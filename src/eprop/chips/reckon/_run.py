@@ -17,7 +17,7 @@ from eprop.errors import require
 
 
 class Result(NamedTuple):
-    """What the core sends at the end of a sample, and what a run cost.
+    """The core's answer at the end of a sample, and the cost of the run.
 
     decision: the output that was largest most often; `counts`: how often each was. `o`: outputs at the end.
     """

@@ -45,7 +45,7 @@ class ReckOn:
     stoch_round: int = 1
     """EN_STOCH_ROUND: stochastic rounding of decays; 0: towards minus infinity."""
     do_eprop: int = 7
-    """What learns: bit 0 input weights, bit 1 recurrent weights, bit 2 output weights."""
+    """Which weights learn: bit 0 input weights, bit 1 recurrent weights, bit 2 output weights."""
     force_traces: int = 0
     """Traces run also where `do_eprop` is off."""
     fp_winp: int = 3

@@ -1,4 +1,4 @@
-"""What a ReckOn core holds: weights, neurons, generators; and the integer arithmetic of its registers."""
+"""The state of a ReckOn core: weights, neurons, generators; and the integer arithmetic of its registers."""
 
 from typing import Any, NamedTuple
 
@@ -41,7 +41,7 @@ class Weights(NamedTuple):
 
 
 class Neurons(NamedTuple):
-    """What starts from 0 with each sample, in int32: membranes and outputs of 16 bits, traces of 12, 12 and 10."""
+    """Registers that start from 0 with a sample, in int32: membranes and outputs of 16 bits, traces of 12, 12 and 10."""
 
     u: Int32[Array, "n_rec"]  # noqa: F821
     tin: Int32[Array, "n_in"]  # noqa: F821
@@ -52,7 +52,7 @@ class Neurons(NamedTuple):
 
 
 class ReckOnState(NamedTuple):
-    """What goes on from one sample to the next."""
+    """Registers that go on from one sample to the next."""
 
     weights: Weights
     generators: Generators

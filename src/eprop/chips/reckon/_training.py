@@ -17,7 +17,7 @@ from eprop.errors import require, require_positive
 
 
 class Samples(Protocol):
-    """What draws samples of a class each, as the tasks of `eprop.workshop.tasks` do."""
+    """A source of samples with one class each, as the tasks of `eprop.workshop.tasks` do."""
 
     @property
     def n_in(self) -> int: ...

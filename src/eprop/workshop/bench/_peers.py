@@ -22,7 +22,7 @@ from eprop.workshop.bench._reference import reference_gradient
 PEERS = {"torch": ("lif", "alif", "lstm"), "braintrace": ("lif", "alif"), "sparxml": ("alif",)}
 """Every peer, and the models its script is written for."""
 MODULES = {"sparxml": "sparx"}
-"""What a peer is imported as, where that is not its name."""
+"""The module of a peer, where it is not called as the peer is."""
 TIME_LIMIT = 240.0
 """Seconds that a peer may take."""
 

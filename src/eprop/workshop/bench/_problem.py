@@ -1,4 +1,4 @@
-"""What is measured: one network, its input and its target, at one size."""
+"""The problem that is measured: one network, its input and its target, at one size."""
 
 from dataclasses import dataclass
 from typing import NamedTuple

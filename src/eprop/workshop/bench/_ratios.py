@@ -17,10 +17,10 @@ class Goal(NamedTuple):
     smaller_is_better: bool = False
     min_neurons: int = 0
     at_least_below_400: float | None = None
-    """What is asked of fewer than 400 neurons, where that differs."""
+    """The figure to reach for fewer than 400 neurons, where it differs."""
 
     def bound(self, neurons: int) -> float:
-        """What is asked at a size."""
+        """The figure to reach at a size."""
         small = self.at_least_below_400
         return self.at_least if small is None or neurons >= 400 else small
 

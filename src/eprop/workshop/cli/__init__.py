@@ -39,7 +39,7 @@ examples:
 
 
 def usage() -> str:
-    """What `eprop --help` prints."""
+    """The text of `eprop --help`."""
     width = max(len(call) for _, call, _ in COMMANDS.values())
     lines = [f"  eprop {call:{width}}  {summary}" for _, call, summary in COMMANDS.values()]
     lines.append(f"  eprop {'COMMAND --help':{width}}  all options of a command, with their defaults")

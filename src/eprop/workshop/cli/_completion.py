@@ -82,7 +82,7 @@ Words = dict[str, tuple[str, ...]]
 
 
 def vocabulary() -> tuple[Words, Words, Words]:
-    """What may follow, read off the commands themselves.
+    """The words that may follow, read off the commands themselves.
 
     Returns:
         names: after nothing or a command: the commands, or the tasks and the like.
@@ -107,7 +107,7 @@ def vocabulary() -> tuple[Words, Words, Words]:
 
 
 def _describe(command: str, arguments: list[str]) -> Described:
-    """What may follow a command and these arguments; the command isn't run."""
+    """The words that may follow a command and these arguments; the command isn't run."""
     from eprop.workshop.cli import COMMANDS
 
     module = importlib.import_module(f"eprop.workshop.cli.{COMMANDS[command][0]}")

@@ -1,4 +1,4 @@
-"""What all commands that make or continue a run folder share."""
+"""The part that all commands share that make or continue a run folder."""
 
 import contextlib
 import re

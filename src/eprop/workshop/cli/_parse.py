@@ -127,7 +127,7 @@ def missing() -> Any:
 
 
 def _one_line(box: str) -> str:
-    """What tyro says in a box of several lines, as one."""
+    """A message that tyro sets in a box of several lines, as one line."""
     lines = [line.strip("\u2502 ") for line in box.splitlines() if line.startswith("\u2502")]
     rule = next((i for i, line in enumerate(lines) if line and set(line) == {"\u2500"}), len(lines))
     said = " ".join(lines[:rule])

@@ -35,7 +35,7 @@ STEPS = tuple(10.0 ** (k / 4 - 4) for k in range(19))
 
 @dataclasses.dataclass(frozen=True)
 class OneShotReproduction(OneShotExperiment):
-    """What `eprop reproduce` runs: the experiment, and how much its baselines may take."""
+    """The settings of `eprop reproduce`: the experiment, and how much its baselines may take."""
 
     compared_tasks: int = 512
     """Held-out tasks that the rows of the table are compared on."""
@@ -104,7 +104,7 @@ def task_keys(trainer: OneShotTrainer, which: int, tasks: int) -> PRNGKeyArray:
 
 
 def load_learnt(folder: RunFolder, trainer: OneShotTrainer) -> Learnt:
-    """What a run's newest checkpoint holds.
+    """The contents of a run's newest checkpoint.
 
     Raises:
         InvalidSetting: if there is none yet.
@@ -182,7 +182,7 @@ def _at_once(trainer: OneShotTrainer) -> int:
 
 
 def _mean_movement(trainer: OneShotTrainer, settings: OneShotReproduction) -> dict[str, Any]:
-    """What it costs to answer every task with the mean movement of others."""
+    """The cost of answering every task with the mean movement of others."""
     family = trainer.task
     draw = jax.jit(jax.vmap(lambda key: family.target(family.sample_task(jax.random.fold_in(key, 0)))))
     mean = draw(task_keys(trainer, PREDICTED, 4096)).mean(0)

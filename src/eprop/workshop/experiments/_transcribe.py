@@ -30,7 +30,7 @@ Timed = tuple[float, float, str]
 
 
 class Transcript(NamedTuple):
-    """What a network makes of one sound."""
+    """A network's reading of one sound."""
 
     name: str
     seconds: float

@@ -20,7 +20,7 @@ RULES = ("truncated_bptt", "synthetic_gradients", "eligibility_only", "eprop3")
 
 @dataclasses.dataclass(frozen=True)
 class WindowsSettings:
-    """What both figures share. Every rule gets the same network, data, windows and number of updates."""
+    """The settings that both figures share. Every rule gets the same network, data, windows and number of updates."""
 
     rules: tuple[str, ...] = RULES
     """Rules to compare."""

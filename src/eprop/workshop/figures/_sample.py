@@ -1,4 +1,4 @@
-"""What the pictures of one sample show: states, outputs, eligibility traces, learning signals."""
+"""The contents of one sample's pictures: states, outputs, eligibility traces, learning signals."""
 
 from typing import Any, NamedTuple
 
@@ -95,7 +95,7 @@ def learning_signals(run: LoadedRun, sample: Sample) -> Array:
 
 
 def _through_filter(neuron: Filtered, signals: Array) -> Array:
-    """What learning signals at `z_bar` are at `z`: the filter's adjoint, backwards in time."""
+    """Learning signals at `z_bar` carried over to `z`: the filter's adjoint, backwards in time."""
 
     def filter_outputs(z: Array) -> Array:
         def step(z_bar, inputs):
@@ -110,7 +110,7 @@ def _through_filter(neuron: Filtered, signals: Array) -> Array:
 
 
 def _read(run: LoadedRun, sample: Sample) -> Array:
-    """What the readout reads."""
+    """The activity that the readout reads."""
     layer = run.network.layers[-1]
     return layer(sample.inputs, BPTT(), None, layer.frame * sample.batch.lengths).z_bar  # forwards all rules are one
 

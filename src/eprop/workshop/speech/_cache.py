@@ -23,7 +23,7 @@ LAYOUT = 2
 """Of the cached arrays; part of their key."""
 
 ARRAYS = frozenset("paths split features labels frame_bounds sequence sequence_bounds phones rate bad".split())
-"""What a cached corpus consists of."""
+"""The arrays of a cached corpus."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -36,7 +36,7 @@ STRESS = "',=%"
 
 
 class Speech(NamedTuple):
-    """What the engine said: samples in [-1, 1], their rate, and where each phone begins."""
+    """The engine's speech: samples in [-1, 1], their rate, and where each phone begins."""
 
     signal: np.ndarray
     rate: int

@@ -1,4 +1,4 @@
-"""What the server that worker processes are forked off imports before the first fork.
+"""The imports of the server that worker processes are forked off, made before the first fork.
 
 JAX is imported with the package but never started there: it has no threads, and its warning about forks is void.
 """

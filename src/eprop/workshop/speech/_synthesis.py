@@ -60,7 +60,7 @@ PIECE = re.compile(r"corpus\.json|(TRAIN|DEV|TEST)/DR\d/\w+/SX\d+\.(WAV|PHN|TXT)
 
 
 class Task(NamedTuple):
-    """What one speaker says, and where it belongs."""
+    """The words of one speaker, and where they belong."""
 
     settings: Synthesis
     number: int

@@ -33,7 +33,7 @@ class Past(NamedTuple):
 
 
 class Forecasts(NamedTuple):
-    """What is known of some rows, `[row, target]` each; NaN where there was no forecast yet."""
+    """Forecasts and values of some rows, `[row, target]` each; NaN where there was no forecast yet."""
 
     truth: np.ndarray
     forecast: np.ndarray
@@ -143,7 +143,7 @@ class Forecaster:
         return True
 
     def _scale(self, values: np.ndarray) -> _Scaled:
-        """What the network reads and what it should have said, from these rows and earlier ones."""
+        """The network's inputs and targets, from these rows and earlier ones."""
         settings, (of_inputs, of_targets), count = self.settings, self._moments, len(values)
         inputs, truth = values[:, self._inputs], values[:, self._targets]
         of_inputs, mean, spread = follow_moments(of_inputs, inputs, settings.memory)

@@ -1,4 +1,4 @@
-"""What a stream leaves on disk: lines that are appended, and the state that says how many of them count."""
+"""The files of a stream: lines that are appended, and the state that says how many of them count."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def save_state(path: Path, facts: dict[str, Any], arrays: list[np.ndarray]) -> N
 
 
 def load_state(path: Path) -> tuple[dict[str, Any], list[np.ndarray]] | None:
-    """What `save_state` wrote; None if nothing was saved yet.
+    """The state that `save_state` wrote; None if nothing was saved yet.
 
     Raises:
         RunFailed: if the file is damaged.

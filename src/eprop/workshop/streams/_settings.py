@@ -10,7 +10,7 @@ from eprop.rules import make_rule
 
 @dataclass(frozen=True)
 class StreamSettings:
-    """What is learnt."""
+    """The quantity that is learnt."""
 
     csv: str
     """The table: a file, or - for standard input."""
@@ -25,9 +25,9 @@ class StreamSettings:
     header: bool = True
     """The first line names the columns."""
     delimiter: str = ","
-    """What stands between two cells; "tab" for a tabulator."""
+    """The separator of two cells; "tab" for a tabulator."""
     forecast: Literal["change", "level"] = "change"
-    """What the network's output is: the change from the newest value, or the level around the running mean."""
+    """The meaning of the network's output: the change from the newest value, or the level around the running mean."""
     memory: int | None = 10_000
     """Rows over which running mean and spread forget (exponentially); None: all rows count alike."""
     rule: str = "eprop1"

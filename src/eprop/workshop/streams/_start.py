@@ -57,7 +57,7 @@ def start_stream(
 
 
 def stream_table(summary: dict[str, Any]) -> Group:
-    """What there was, and errors of the whole stream, a row a target."""
+    """The values, and errors of the whole stream, a row a target."""
     title = f"{summary['rows']:,} rows, {summary['horizon']} ahead"
     if summary["rows_per_s"]:
         title += f", {summary['rows_per_s']:,.0f} rows/s"

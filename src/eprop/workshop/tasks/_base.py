@@ -1,4 +1,4 @@
-"""What a task is: data, loss, metric. Published settings are named objects beside each task."""
+"""A task: data, loss, metric. Published settings are named objects beside each task."""
 
 import abc
 from dataclasses import dataclass
@@ -56,11 +56,11 @@ class Task(abc.ABC):
         """Number of readouts."""
 
     def prepare(self, key: PRNGKeyArray) -> Any:
-        """What stays the same for a whole run (a frozen pattern, a data set), as a pytree of arrays."""
+        """Everything that stays the same for a whole run (a frozen pattern, a data set), as a pytree of arrays."""
         return None
 
     def facts(self) -> dict[str, Any] | None:
-        """What a run folder keeps about the data (`data.json`); it may not change while the run lasts."""
+        """The facts about the data that a run folder keeps (`data.json`); it may not change while the run lasts."""
         return None
 
     def part(self, data: Any, iteration: int) -> Any:
@@ -84,7 +84,7 @@ class Task(abc.ABC):
         """The loss that is trained."""
 
     def window_loss(self, y: Float[Array, "time batch output"], part: Batch, whole: Batch) -> Float[Array, ""]:
-        """What a window's steps add to the loss: over all windows of a batch it sums to `loss`.
+        """The part of the loss that a window's steps add: over all windows of a batch it sums to `loss`.
 
         Args:
             y: outputs of the window's steps.

@@ -68,7 +68,7 @@ class TaskFamily(abc.ABC):
 
     @abc.abstractmethod
     def loss(self, outputs: Float[Array, "time output"], task: Any) -> Float[Array, ""]:
-        """What the outer loop minimises, on the trial after the update."""
+        """The loss that the outer loop minimises, on the trial after the update."""
 
     def metric(self, outputs: Float[Array, "time output"], task: Any) -> Float[Array, ""]:
         """Mean over time and coordinates of the squared distance between movement and target."""

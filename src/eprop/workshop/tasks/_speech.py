@@ -36,7 +36,7 @@ class SpeechData(NamedTuple):
 
 @dataclass(frozen=True)
 class Phones:
-    """What the network tells apart: names of the classes, and the class of each label the corpus writes (-1: none)."""
+    """The classes: their names, and the class of each label that the corpus writes (-1: none)."""
 
     names: tuple[str, ...]
     of_label: np.ndarray
@@ -103,7 +103,7 @@ class Speech(Task):
         return len(self.classes.names) + (self.objective == "ctc")
 
     def facts(self) -> dict[str, Any]:
-        """What it takes to use a trained network without its corpus."""
+        """The facts needed to use a trained network without its corpus."""
         mean, std = normalisation(self.corpus)
         return {
             "corpus": self.corpus.key,

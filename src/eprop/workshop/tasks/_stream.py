@@ -1,4 +1,4 @@
-"""What a task is that is learnt window by window: sequences of any length, or one that does not end."""
+"""A task that is learnt window by window: sequences of any length, or one that does not end."""
 
 import abc
 from collections.abc import Callable

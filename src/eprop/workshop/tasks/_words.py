@@ -62,7 +62,7 @@ class Words(StreamTask):
     text: Path | None = None
     """Text file (UTF-8), or a folder that holds ptb.train.txt, ptb.valid.txt and ptb.test.txt."""
     level: Level = "word"
-    """What is predicted."""
+    """The unit that is predicted."""
     vocabulary: int = 10_000
     """Symbols at most, <unk> included."""
     held_out_fraction: float = 0.05

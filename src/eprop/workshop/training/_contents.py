@@ -1,4 +1,4 @@
-"""What a run folder holds, by name: how one is told from any other folder, and what `--overwrite` may remove."""
+"""The contents of a run folder, by name: how one is told from any other folder, and what `--overwrite` may remove."""
 
 import os
 import re
@@ -24,7 +24,7 @@ FORMS: dict[str, tuple[dict[str, type], dict[str, type]]] = {
     "bench": ({"settings": dict}, {}),
     "part": ({"settings": dict}, {}),
 }
-"""What `config.json` must hold, by command, and what it may hold beside."""
+"""Names that `config.json` must hold, by command, and names that it may hold beside."""
 
 FILES = frozenset(
     f"{MARK} {CONFIG} {LOCK} {WRITER} metrics.jsonl summary.json data.json comparison.json comparison.png bench.json "
@@ -50,7 +50,7 @@ FOLDERS = {
 """Folders that commands write, and what they put there."""
 
 CORPUS = re.compile(r"corpus\.json|(TRAIN|DEV|TEST)/DR\d/\w+/SX\d+\.(WAV|PHN|TXT)")
-"""What `eprop reproduce speech` speaks into its folder `corpus`."""
+"""Files that `eprop reproduce speech` speaks into its folder `corpus`."""
 
 
 def checked_config(path: Path, config: Any, exact: bool) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def checked_config(path: Path, config: Any, exact: bool) -> dict[str, Any]:
 
 
 def read_mark(path: Path) -> dict[str, Any] | None:
-    """What a run folder says of itself; None if it says nothing (those of eprop 0.1.0 don't).
+    """The mark of a run folder; None if there is none (those of eprop 0.1.0 don't).
 
     Raises:
         InvalidSetting: for a mark that is damaged, or of a later format.
@@ -121,7 +121,7 @@ def occupied(path: Path) -> list[str]:
 
 
 def contents(path: Path, depth: int = 3) -> tuple[list[Path], list[Path], list[Path]]:
-    """What a run folder holds: files that runs write, anything else, and the run folders in it (itself first)."""
+    """The contents of a run folder: files that runs write, anything else, and the run folders in it (itself first)."""
     config = _config(path)
     parts = _parts(config)
     ours: list[Path] = []

@@ -164,7 +164,7 @@ class RunFolder:
 
     @property
     def facts(self) -> dict[str, Any] | None:
-        """What the run's data were when it began; None if nothing was kept."""
+        """The facts about the run's data when it began; None if nothing was kept."""
         path = self.path / "data.json"
         if not path.is_file():
             return None
@@ -290,7 +290,7 @@ class RunFolder:
 
 
 def cannot_write(path: Path, error: OSError) -> RunFailed:
-    """What a run ends with whose folder can no longer be written."""
+    """The error that ends a run whose folder can no longer be written."""
     if not Path(path).is_dir():
         return RunFailed(f"{path}: was removed while a run wrote there")
     what = f"{error.filename}: " if isinstance(error.filename, str) else ""
@@ -353,7 +353,7 @@ def _change(name: str, then: Any, now: Any) -> str:
 
 
 def _changes(then: Any, now: dict[str, Any]) -> str:
-    """What differs between two configurations, as `learning_rate was 0.1, is 0.2`; nothing where `then` is unknown."""
+    """Differences between two configurations, as `learning_rate was 0.1, is 0.2`; nothing where `then` is unknown."""
     if not isinstance(then, dict):
         return ""
     found: list[str] = []

@@ -159,7 +159,7 @@ def _host() -> str:
 
 
 def _boot() -> str | None:
-    """What tells this machine, since it was started, from all others, its containers not from it."""
+    """A name that tells this machine, since it was started, from all others, but not its containers from it."""
     path = Path("/proc/sys/kernel/random/boot_id")
     return path.read_text().strip() if path.is_file() else None
 

@@ -30,7 +30,7 @@ Observer = Callable[[Any, Any, int], dict[str, Any]]
 
 
 STOP_AFTER_STATUS = 75
-"""What the program ends with after `--stop-after`: not 0, there is more to do; no failure either (EX_TEMPFAIL)."""
+"""The program's exit status after `--stop-after`: not 0, there is more to do; no failure either (EX_TEMPFAIL)."""
 
 
 class Interrupted(Exception):
@@ -52,7 +52,7 @@ def make_trainer(experiment: Experiment, seeds: Sequence[int]) -> NetworkTrainer
 
 
 def data_facts(task: Any, facts: dict[str, Any] | None) -> dict[str, Any] | None:
-    """What a run folder keeps about the data, and the sizes that a network gets from them."""
+    """The facts about the data that a run folder keeps, and the sizes that a network gets from them."""
     return None if facts is None else {**facts, "n_in": task.n_in, "n_out": task.n_out}
 
 

@@ -1,4 +1,4 @@
-"""What a run was made with: versions, commit, platform, devices, command."""
+"""The origin of a run: versions, commit, platform, devices, command."""
 
 import datetime
 import platform
@@ -14,11 +14,11 @@ import jax
 import eprop
 
 COMPARED = ("eprop", "commit", "python", "jax", "jaxlib", "equinox", "optax", "numpy", "platform", "devices")
-"""What may differ between the process that began a run and one that opens it."""
+"""Facts that may differ between the process that began a run and one that opens it."""
 
 
 def versions() -> dict[str, str]:
-    """What a result depends on beside its settings."""
+    """The facts that a result depends on beside its settings."""
     packages = {name: version(name) for name in ("jax", "jaxlib", "equinox", "optax", "numpy")}
     return {"eprop": eprop.__version__, "python": platform.python_version(), **packages}
 
@@ -59,6 +59,6 @@ def commit() -> str | None:
 
 
 def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What differs, as `jax 0.9.0 (here 0.10.2)`."""
+    """The differences, as `jax 0.9.0 (here 0.10.2)`."""
     known = [name for name in COMPARED if then.get(name) is not None]
     return [f"{name} {then[name]} (here {now.get(name)})" for name in known if then[name] != now.get(name)]

@@ -41,7 +41,7 @@ class OneShotExperiment:
 
 
 class Learnt(eqx.Module):
-    """What the outer loop learns: initial weights, error module, the logarithm of the inner learning rate."""
+    """The parameters of the outer loop: initial weights, error module, the logarithm of the inner learning rate."""
 
     network: Network
     module: ErrorModule | None
@@ -56,7 +56,7 @@ class Learnt(eqx.Module):
 
 
 class OneShotState(NamedTuple):
-    """What training changes."""
+    """The state that training changes."""
 
     arrays: PyTree  # of Learnt
     optimiser: PyTree
@@ -64,7 +64,7 @@ class OneShotState(NamedTuple):
 
 
 class Lesson(NamedTuple):
-    """What happened in the trials: tuples have an entry a trial, of which the last is the test trial.
+    """The record of the trials: tuples have an entry a trial, of which the last is the test trial.
 
     The first trial is the same for all tasks (same weights, same clock), so its batch is 1.
     """
@@ -77,7 +77,7 @@ class Lesson(NamedTuple):
 
 
 class _Taught(NamedTuple):
-    """What one training trial gave."""
+    """The results of one training trial."""
 
     gradient: Synapses  # leaves [task, ...]
     learning_signals: Float[Array, "time batch neuron"] | None = None
@@ -136,18 +136,18 @@ class OneShotTrainer(Trainer):
 
     @property
     def label(self) -> str:
-        """What the progress bar calls it."""
+        """Its name in the progress bar."""
         signal = self.settings.learning_signal
         return {"error-module": "eprop2", "bptt": "bptt"}.get(signal, f"eprop1:{signal}")
 
     @property
     def description(self) -> dict[str, Any]:
-        """What a summary says of it."""
+        """The lines about it in a summary."""
         return {"rule": self.label, "neuron": self.experiment.network.neuron}
 
     @property
     def remedy(self) -> str:
-        """What may help where the loss stops being finite."""
+        """Advice for a loss that stops being finite."""
         rates = self.experiment.optimiser.learning_rate, self.settings.inner_learning_rate
         return f"a learning_rate below {rates[0]}, a clip, or an inner_learning_rate below {rates[1]},"
 
@@ -257,7 +257,7 @@ class OneShotTrainer(Trainer):
     def _teach(
         self, learnt: Learnt, shown: Outputs, synapses: Synapses, tasks: Any, keys: Keys, update: int
     ) -> _Taught:
-        """What the trial `shown` teaches: the inner gradient of each task, by the learning signal that is set."""
+        """The lesson of the trial `shown`: the inner gradient of each task, by the learning signal that is set."""
         signal, layer, readout = self.settings.learning_signal, learnt.layer, learnt.network.readout
         if signal == "bptt":
             return _Taught(self._exact_gradient(learnt, synapses, tasks))

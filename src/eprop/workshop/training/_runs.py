@@ -78,7 +78,7 @@ class MissingData(InvalidSetting):
 
 
 def data_facts_of(task: Task) -> dict[str, Any] | None:
-    """What the data of a task are now.
+    """The facts about a task's data as they are now.
 
     Raises:
         MissingData: if they cannot be read.

@@ -18,7 +18,7 @@ from eprop.workshop.training._trainer import Evaluation, NetworkTrainer, kept
 
 
 class TrainState(NamedTuple):
-    """What training changes; every leaf has a leading axis of seeds."""
+    """The state that training changes; every leaf has a leading axis of seeds."""
 
     learner: PyTree  # the arrays of a LearnerState
     active: Bool[Array, "seed"]  # noqa: F821  # False once stop_below was reached: the seed rests
@@ -48,7 +48,7 @@ class SequenceTrainer(NetworkTrainer):
 
     @cached_property
     def data(self) -> Any:
-        """What the task prepares, for each seed, or once where it is shared."""
+        """The data that the task prepares, for each seed, or once where they are shared."""
         if self.task.shared_data:
             return self.task.prepare(jax.random.key(0))
         return jax.vmap(lambda key: self.task.prepare(purpose_key(key, DATA)))(self.keys)

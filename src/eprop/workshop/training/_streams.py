@@ -20,7 +20,7 @@ from eprop.workshop.training._trainer import Evaluation, NetworkTrainer, kept
 
 
 class StreamState(NamedTuple):
-    """What training changes; every leaf has a leading axis of seeds."""
+    """The state that training changes; every leaf has a leading axis of seeds."""
 
     learner: PyTree  # the arrays of a LearnerState
     active: Bool[Array, "seed"]  # noqa: F821  # False once stop_below was reached: the seed rests
@@ -66,7 +66,7 @@ class StreamTrainer(NetworkTrainer):
 
     @cached_property
     def data(self) -> Any:
-        """What the task prepares: once for all seeds."""
+        """The data that the task prepares: once for all seeds."""
         return self.task.prepare(purpose_key(jax.random.key(0), DATA))
 
     def _first(self, key: PRNGKeyArray) -> LearnerState:

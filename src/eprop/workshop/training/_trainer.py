@@ -1,4 +1,4 @@
-"""What the training loop drives: an experiment's functions, for several seeds side by side."""
+"""The face that the training loop drives: an experiment's functions, for several seeds side by side."""
 
 import abc
 from collections.abc import Sequence
@@ -19,20 +19,20 @@ from eprop.workshop.training._keys import WEIGHTS, purpose_key
 
 
 class Evaluation(NamedTuple):
-    """What an evaluation measures on held-out data, for each seed."""
+    """The measures of an evaluation on held-out data, for each seed."""
 
     metric: Float[Array, "seed"]  # noqa: F821
     activity: Float[Array, "seed"]  # noqa: F821  # mean output: spikes a step
 
 
 class Trainer(abc.ABC):
-    """What the loop asks for: `init`, `update`, `evaluate`, and how to speak of them."""
+    """The questions of the loop: `init`, `update`, `evaluate`, and how to speak of them."""
 
     experiment: Any
     task: Any
     seeds: tuple[int, ...]
     data: Any
-    """What the task prepares."""
+    """The data that the task prepares."""
     update: Any
     """`(state, data, iteration) -> (state, loss)`, jitted; arrays have a leading axis of seeds."""
     evaluate: Any
@@ -41,12 +41,12 @@ class Trainer(abc.ABC):
     @property
     @abc.abstractmethod
     def label(self) -> str:
-        """What the progress bar calls it."""
+        """Its name in the progress bar."""
 
     @property
     @abc.abstractmethod
     def description(self) -> dict[str, Any]:
-        """What a summary says of it."""
+        """The lines about it in a summary."""
 
     @abc.abstractmethod
     def init(self) -> Any:
@@ -54,11 +54,11 @@ class Trainer(abc.ABC):
 
     @property
     def remedy(self) -> str:
-        """What may help where the loss stops being finite."""
+        """Advice for a loss that stops being finite."""
         return f"a learning_rate below {self.experiment.optimiser.learning_rate}, or a clip,"
 
     def facts(self) -> dict[str, Any] | None:
-        """What the run folder keeps about the data."""
+        """The facts about the data that the run folder keeps."""
         return self.task.facts()
 
     def part(self, iteration: int) -> Any:
