@@ -58,7 +58,7 @@ class Traces(NamedTuple):
 
 
 class Carry(NamedTuple):
-    """The hand-over from a window to the next: neuron state, last output, and eligibility vectors where they are carried."""
+    """The hand-over between windows: neuron state, last output, and eligibility vectors where they are carried."""
 
     state: State
     z: Float[Array, "batch neuron"]

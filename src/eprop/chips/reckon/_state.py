@@ -41,7 +41,7 @@ class Weights(NamedTuple):
 
 
 class Neurons(NamedTuple):
-    """Registers that start from 0 with a sample, in int32: membranes and outputs of 16 bits, traces of 12, 12 and 10."""
+    """Registers, from 0 with each sample, in int32: membranes and outputs of 16 bits, traces of 12, 12 and 10."""
 
     u: Int32[Array, "n_rec"]  # noqa: F821
     tin: Int32[Array, "n_in"]  # noqa: F821

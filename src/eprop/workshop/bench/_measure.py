@@ -130,7 +130,7 @@ def _timed(compiled: Callable[..., Any], arguments: tuple) -> tuple[float, Any]:
 
 
 def _peak(compiled: Any) -> int:
-    """The memory that XLA sets aside while a function runs: arguments, results and temporaries, those used twice once."""
+    """Memory that XLA sets aside while a function runs: arguments, results and temporaries, those used twice once."""
     memory = compiled.memory_analysis()
     whole = memory.temp_size_in_bytes + memory.output_size_in_bytes + memory.argument_size_in_bytes
     return int(whole - memory.alias_size_in_bytes)

@@ -51,7 +51,7 @@ def forward(network: Network, inputs: Array, targets: Array) -> Array:
 
 
 def products(network: Network, inputs: Array, targets: Array, presynaptic: Array, adjoint: Array) -> Any:
-    """The work that every exact way must do: `[x_t, z_{t-1}] W` step by step, and ONE gradient product over time and batch.
+    """The work of every exact way: `[x_t, z_{t-1}] W` step by step, and ONE gradient product over time and batch.
 
     Args:
         presynaptic: `[x, z, 1]` of all steps and samples, `[time * batch, pre]`; made before the clock starts.

@@ -19,7 +19,7 @@ QUICK = (20, 64, 2)
 
 @dataclass(frozen=True)
 class BenchSettings:
-    """Models, sizes and ways to measure. Without sizes: those of the figures to reach, and lengths from 100 to 3000 steps."""
+    """Models and sizes. Without sizes: those of the figures to reach, and lengths from 100 to 3000 steps."""
 
     model: str = "alif,lstm"
     """Models, separated by commas: lif, alif, lstm, gru."""

@@ -137,7 +137,7 @@ def _read(path: Path) -> list[np.ndarray]:
 
 
 def _read_older(path: Path, leaves: list[Any]) -> list[np.ndarray]:
-    """A checkpoint of eprop 0.1.0: for whole sequences, the state of today but for the two counts before its last leaf."""
+    """A checkpoint of eprop 0.1.0: for whole sequences, today's state without the two counts before its last leaf."""
     try:
         return _read_orbax(path, leaves)
     except DamagedFile:
