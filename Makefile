@@ -19,7 +19,7 @@ help:
 	@echo "make dist   wheel and source package, in dist/"
 	@echo "make check-dist   build both, check them, and use them from empty environments (FULL=1: all Pythons and extras)"
 	@echo "make release VERSION=X.Y.Z   see RELEASING.md"
-	@echo "make clean  remove environments, dist/ and $(DEMO)"
+	@echo "make clean  remove environments, what tests compiled, dist/ and $(DEMO)"
 
 $(BIN)/python:
 	@echo "making $(VENV) with $$($(PYTHON) --version)"
@@ -68,4 +68,4 @@ release: $(VENV)/installed
 	@$(BIN)/python scripts/release.py $(VERSION)
 
 clean:
-	rm -rf $(VENV) .venv-lowest .venv-newest dist $(DEMO)
+	rm -rf $(VENV) .venv-lowest .venv-newest .compiled dist $(DEMO)

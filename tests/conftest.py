@@ -1,9 +1,24 @@
 """Strict numerics: float64 is at hand, no silent promotion of types; keys by fixture."""
 
+import os
+import shutil
 import signal
+from pathlib import Path
 
-import jax
-import pytest
+COMPILED = Path(__file__).parent.parent / ".compiled"
+"""What XLA compiled, by the program's digest: most tests compile programs that others compile too, in this process, in
+another worker, in a program that is started, or in the run before. `make clean` removes it."""
+COMPILED_LARGEST = 2 << 30
+
+if "PYTEST_XDIST_WORKER" not in os.environ and COMPILED.is_dir():
+    if sum(file.stat().st_size for file in COMPILED.iterdir()) > COMPILED_LARGEST:
+        shutil.rmtree(COMPILED)
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(COMPILED))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
 

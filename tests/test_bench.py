@@ -12,7 +12,6 @@ from eprop import InvalidSetting
 from eprop.workshop.bench import BenchSettings, Case
 from eprop.workshop.bench import _measure as measure
 from eprop.workshop.bench._measure import PATHS
-from eprop.workshop.bench._paths import candidate_windows
 from eprop.workshop.bench._peers import measure_peers
 from eprop.workshop.bench._problem import make_network, make_problem
 from eprop.workshop.bench._ratios import ratios_of
@@ -20,6 +19,7 @@ from eprop.workshop.bench._reference import largest_error, reference_gradient
 from eprop.workshop.bench._report import milliseconds
 from eprop.workshop.bench._run import _windows
 from eprop.workshop.bench._stream_memory import measure_stream
+from eprop.workshop.bench._ways import candidate_windows
 from eprop.workshop.cli import main
 
 slow = pytest.mark.slow
@@ -85,7 +85,7 @@ def test_a_wrong_gradient_is_refused(monkeypatch, compiled_quickly):
 
 def spoil_whole(monkeypatch):
     """e-prop's whole-sequence gradient, a tenth of a percent off in the recurrent weights."""
-    right = measure.whole_paths()
+    right = measure.whole_ways()
     whole = next(path for path in right if path.name == "whole")
 
     def wrong(network, inputs, targets):
@@ -93,7 +93,7 @@ def spoil_whole(monkeypatch):
         recurrent = lambda g: g.layers[0].w_rec  # noqa: E731
         return loss, eqx.tree_at(recurrent, gradient, 1.001 * recurrent(gradient))
 
-    monkeypatch.setattr(measure, "whole_paths", lambda: [whole._replace(function=wrong), right[1]])
+    monkeypatch.setattr(measure, "whole_ways", lambda: [whole._replace(function=wrong), right[1]])
 
 
 @slow

@@ -15,7 +15,7 @@ from eprop.neurons import traced
 from eprop.rules import WINDOWED
 from eprop.workshop.settings import Experiment, NetworkSettings, OptimiserSettings, RuleSettings, RunSettings
 from eprop.workshop.tasks import CopyRepeat, PatternGeneration, Words
-from eprop.workshop.tasks._words import load_corpus
+from eprop.workshop.tasks._words import load_text
 from eprop.workshop.training import RunFolder, SequenceTrainer, StreamTrainer, experiment_to_json, load_run, train
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -350,6 +350,6 @@ def test_words_are_learnt_and_another_text_is_refused(tmp_path):
     assert summary["metric"] == "perplexity" and summary["value"] < lines[0]["metric"] < 0.8 * task.n_out
     assert json.loads((tmp_path / "run" / "data.json").read_text())["vocabulary"] == task.n_in
     text_file(tmp_path, TEXT + "A zebra, though, was quite another matter.\n" * 5)
-    load_corpus.cache_clear()
+    load_text.cache_clear()
     with pytest.raises(InvalidSetting, match="its data have changed since the run began"):
         load_run(tmp_path / "run")

@@ -11,17 +11,17 @@ import jax
 from jaxtyping import Array
 
 from eprop.rules import BPTT
-from eprop.workshop.bench._paths import (
-    Path,
+from eprop.workshop.bench._problem import Case, Problem, check_alive, make_problem
+from eprop.workshop.bench._reference import TOLERANCE, largest_error, reference_gradient
+from eprop.workshop.bench._ways import (
+    Way,
     candidate_windows,
     learner,
     product_operands,
     products,
     streaming,
-    whole_paths,
+    whole_ways,
 )
-from eprop.workshop.bench._problem import Case, Problem, check_alive, make_problem
-from eprop.workshop.bench._reference import TOLERANCE, largest_error, reference_gradient
 
 PATHS = ("products", "forward", "bptt", "whole", "streaming", "stepwise")
 SLOW = 4.0
@@ -65,17 +65,17 @@ def measure_case(
     rate = check_alive(jax.jit(lambda x: problem.network(x, BPTT()).z[0])(problem.inputs), case)
     references: dict[str, Any] = {}
     prepared = []
-    for path in _all_paths(problem, paths):
-        say(f"{case}: {path.name}, compiling and checking its gradient")
-        window, function = _with_window(problem, path, windows)
-        operands = product_operands(problem) if path.name == "products" else ()
+    for way in _all_ways(problem, paths):
+        say(f"{case}: {way.name}, compiling and checking its gradient")
+        window, function = _with_window(problem, way, windows)
+        operands = product_operands(problem) if way.name == "products" else ()
         arguments, compiled = _compile(function, problem, *operands)
-        row = Measurement(path.name, bytes=_peak(compiled), window=window)
+        row = Measurement(way.name, bytes=_peak(compiled), window=window)
         seconds, result = _timed(compiled, arguments)
-        if path.gradient is not None:
-            if path.gradient not in references:
-                references[path.gradient] = reference_gradient(path.gradient, problem)
-            row.error = largest_error(result[1], references[path.gradient])
+        if way.gradient is not None:
+            if way.gradient not in references:
+                references[way.gradient] = reference_gradient(way.gradient, problem)
+            row.error = largest_error(result[1], references[way.gradient])
             if row.error > TOLERANCE:
                 row.refused = f"its gradient is wrong: error {row.error:.1e} against the reference, above {TOLERANCE}"
         if window is not None:
@@ -92,26 +92,26 @@ def measure_case(
     return rate, [row for row, _, _ in prepared]
 
 
-def _all_paths(problem: Problem, names: Sequence[str]) -> list[Path]:
-    known = {path.name: path for path in whole_paths()}
-    known["products"] = Path("products", products, None)
-    known["streaming"] = Path("streaming", streaming, "eprop")
+def _all_ways(problem: Problem, names: Sequence[str]) -> list[Way]:
+    known = {way.name: way for way in whole_ways()}
+    known["products"] = Way("products", products, None)
+    known["streaming"] = Way("streaming", streaming, "eprop")
     return [known[name] for name in names]
 
 
-def _with_window(problem: Problem, path: Path, windows: Sequence[int]) -> tuple[int | None, Callable[..., Any]]:
+def _with_window(problem: Problem, way: Way, windows: Sequence[int]) -> tuple[int | None, Callable[..., Any]]:
     """For the stream: the fastest of a few windows; for the others the function as it is."""
-    if path.name != "streaming":
-        return None, path.function
+    if way.name != "streaming":
+        return None, way.function
     steps, batch = problem.inputs.shape[:2]
     fastest = {}
     windows = windows or candidate_windows(problem.network, steps, batch)
     for window in windows if len(windows) > 1 else ():
-        arguments, compiled = _compile(path.function(window), problem)
+        arguments, compiled = _compile(way.function(window), problem)
         _timed(compiled, arguments)
         fastest[window] = min(_timed(compiled, arguments)[0] for _ in range(3))
     window = min(windows, key=lambda w: fastest.get(w, 0.0))
-    return window, path.function(window)
+    return window, way.function(window)
 
 
 def _compile(function: Callable[..., Any], problem: Problem, *operands: Array) -> tuple[tuple, Any]:

@@ -11,8 +11,8 @@ from jaxtyping import Array
 from eprop.networks import Network, Recurrent, trainable
 from eprop.neurons import readout_output, recurrent_output
 from eprop.rules import BPTT
-from eprop.workshop.bench._paths import GradientKind
 from eprop.workshop.bench._problem import Problem
+from eprop.workshop.bench._ways import GradientKind
 
 TOLERANCE = 1e-4
 """Largest error allowed, relative to each weight array's largest entry. Float32 summed in another order over ten

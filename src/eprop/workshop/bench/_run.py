@@ -14,13 +14,13 @@ import jax
 from eprop.errors import InvalidSetting, RunFailed
 from eprop.files import read_json, write_json, write_text
 from eprop.workshop.bench._measure import Measurement, measure_case
-from eprop.workshop.bench._paths import candidate_windows
 from eprop.workshop.bench._peers import measure_peers
 from eprop.workshop.bench._problem import Case, make_network
 from eprop.workshop.bench._ratios import ratios_of
 from eprop.workshop.bench._report import markdown
 from eprop.workshop.bench._settings import RIVAL, BenchSettings
 from eprop.workshop.bench._stream_memory import measure_stream
+from eprop.workshop.bench._ways import candidate_windows
 from eprop.workshop.training import RunFolder, versions
 
 

@@ -8,8 +8,8 @@ import sys
 import jax
 
 from eprop.errors import RunFailed
-from eprop.workshop.bench._paths import learner
 from eprop.workshop.bench._problem import input_spikes, make_network, targets_of
+from eprop.workshop.bench._ways import learner
 from eprop.workshop.memory import peak_resident_bytes
 
 

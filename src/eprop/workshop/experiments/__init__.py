@@ -27,3 +27,4 @@ from eprop.workshop.experiments._windows import CopyRepeatFigure as CopyRepeatFi
 from eprop.workshop.experiments._windows import WindowsSettings as WindowsSettings
 from eprop.workshop.experiments._windows import WordsFigure as WordsFigure
 from eprop.workshop.experiments._windows import rule_path as rule_path
+from eprop.workshop.experiments._windows import run_rules as run_rules

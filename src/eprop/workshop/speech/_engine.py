@@ -35,7 +35,7 @@ PHONES = {
 STRESS = "',=%"
 
 
-class Speech(NamedTuple):
+class Sound(NamedTuple):
     """The engine's speech: samples in [-1, 1], their rate, and where each phone begins."""
 
     signal: np.ndarray
@@ -84,7 +84,7 @@ class Engine:
         for parameter, value in settings:
             self._library.espeak_SetParameter(parameter, value, 0)
 
-    def say(self, text: str) -> Speech:
+    def say(self, text: str) -> Sound:
         """Speak `text`.
 
         Raises:
@@ -95,7 +95,7 @@ class Engine:
         if self._library.espeak_Synth(written, len(written), 0, 1, 0, UTF8, None, None) != 0 or not self._samples:
             raise RunFailed(f"espeak-ng: cannot say {text!r}")
         signal = np.concatenate(self._samples).astype(np.float32) / 2**15
-        return Speech(signal, self.rate, [(start, _timits(name)) for start, name in self._phones])
+        return Sound(signal, self.rate, [(start, _timits(name)) for start, name in self._phones])
 
     def _receive(self, samples: Any, number: int, events: Any) -> int:
         if samples and number > 0:

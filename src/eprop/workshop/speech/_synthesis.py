@@ -14,7 +14,7 @@ import numpy as np
 
 from eprop.errors import InvalidSetting, require, require_positive
 from eprop.files import process_lives
-from eprop.workshop.speech._engine import Engine, Speech
+from eprop.workshop.speech._engine import Engine, Sound
 from eprop.workshop.speech._extra import extra
 from eprop.workshop.speech._processes import ordered_map, progress_bar
 from eprop.workshop.speech._room import add_noise, reverberate
@@ -59,7 +59,7 @@ PIECE = re.compile(r"corpus\.json|(TRAIN|DEV|TEST)/DR\d/\w+/SX\d+\.(WAV|PHN|TXT)
 """A file of a corpus, from its folder."""
 
 
-class Task(NamedTuple):
+class Speaking(NamedTuple):
     """The words of one speaker, and where they belong."""
 
     settings: Synthesis
@@ -136,7 +136,7 @@ def _write_all(folder: Path, settings: Synthesis) -> dict[str, Any]:
     return report
 
 
-def plan(settings: Synthesis) -> Iterator[Task]:
+def plan(settings: Synthesis) -> Iterator[Speaking]:
     """Speaker after speaker, without end: splits in turn, voices of their split in turn, sentences never twice."""
     random = np.random.default_rng(settings.seed)
     voices = voices_of_splits(random)
@@ -153,26 +153,26 @@ def plan(settings: Synthesis) -> Iterator[Task]:
             if sentence not in spoken:
                 spoken.add(sentence)
                 sentences.append(sentence)
-        yield Task(settings, number, split, draw_speaker(number, voice, random), sentences)
+        yield Speaking(settings, number, split, draw_speaker(number, voice, random), sentences)
         number += 1
 
 
-def speak(task: Task) -> tuple[Task, list[Said]]:
-    """The task, and all its utterances; to be called in a process of its own (see `_engine`)."""
-    engine = Engine(task.speaker, task.settings.seed)
-    random = np.random.default_rng([task.settings.seed, task.number])
-    said = [_record(engine.say(sentence), sentence, task.settings, random) for sentence in task.sentences]
-    return task, said
+def speak(speaking: Speaking) -> tuple[Speaking, list[Said]]:
+    """The same, and all its utterances; to be called in a process of its own (see `_engine`)."""
+    engine = Engine(speaking.speaker, speaking.settings.seed)
+    random = np.random.default_rng([speaking.settings.seed, speaking.number])
+    said = [_record(engine.say(sentence), sentence, speaking.settings, random) for sentence in speaking.sentences]
+    return speaking, said
 
 
-def _record(speech: Speech, text: str, settings: Synthesis, random: np.random.Generator) -> Said:
+def _record(sound: Sound, text: str, settings: Synthesis, random: np.random.Generator) -> Said:
     """Speech in a room: 16 kHz, silence before and after, echoes and noise, boundaries in samples."""
     signals = extra("scipy.signal", "scipy")
-    common = np.gcd(RATE, speech.rate)
-    signal = signals.resample_poly(speech.signal, RATE // common, speech.rate // common)
+    common = np.gcd(RATE, sound.rate)
+    signal = signals.resample_poly(sound.signal, RATE // common, sound.rate // common)
     before, after = (int(random.uniform(0.1, 0.2) * RATE) for _ in range(2))
-    starts = [before + round(start * RATE / speech.rate) for start, _ in speech.phones]
-    names = [phone for _, phone in speech.phones]
+    starts = [before + round(start * RATE / sound.rate) for start, _ in sound.phones]
+    names = [phone for _, phone in sound.phones]
     end = before + len(signal)
     signal = np.pad(signal, (before, after))
     if random.random() < settings.reverberant:

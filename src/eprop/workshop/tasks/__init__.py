@@ -13,6 +13,9 @@ from eprop.workshop.tasks._arm import Arm as Arm
 from eprop.workshop.tasks._arrays import ArraysTask as ArraysTask
 from eprop.workshop.tasks._base import Batch as Batch
 from eprop.workshop.tasks._base import Task as Task
+from eprop.workshop.tasks._base import cross_entropy as cross_entropy
+from eprop.workshop.tasks._base import normalised_squared_error as normalised_squared_error
+from eprop.workshop.tasks._base import squared_error as squared_error
 from eprop.workshop.tasks._codes import clock as clock
 from eprop.workshop.tasks._codes import population_code as population_code
 from eprop.workshop.tasks._copy_repeat import CopyRepeat as CopyRepeat

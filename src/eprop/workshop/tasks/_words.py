@@ -27,7 +27,7 @@ PTB = {part: f"ptb.{part}.txt" for part in ("train", "valid", "test")}
 EVALUATION_STEPS = 64
 
 
-class Corpus(NamedTuple):
+class Text(NamedTuple):
     """A text as symbols: three streams of places in the vocabulary."""
 
     vocabulary: tuple[str, ...]
@@ -82,9 +82,9 @@ class Words(StreamTask):
         return "perplexity" if self.level == "word" else "bits per character"
 
     @property
-    def corpus(self) -> Corpus:
+    def corpus(self) -> Text:
         """The text, read and checked."""
-        return load_corpus(self.text, self.level, self.vocabulary, self.held_out_fraction)
+        return load_text(self.text, self.level, self.vocabulary, self.held_out_fraction)
 
     @property
     def n_in(self) -> int:
@@ -193,7 +193,7 @@ def _errors(y: Float[Array, "time batch output"], targets: Int[Array, "time batc
 
 
 @lru_cache(maxsize=4)
-def load_corpus(text: Path | None, level: Level, vocabulary: int, held_out_fraction: float) -> Corpus:
+def load_text(text: Path | None, level: Level, vocabulary: int, held_out_fraction: float) -> Text:
     """Read, split and number a text.
 
     Raises:
@@ -210,7 +210,7 @@ def load_corpus(text: Path | None, level: Level, vocabulary: int, held_out_fract
     streams = [np.array([place.get(word, 0) for word in part], np.int32) for part in parts]
     for part, stream in zip(PTB, streams, strict=True):
         require(len(stream) >= 2, f"{name}: its {part} part has {len(stream)} {unit}, too few to predict the next")
-    return Corpus(tuple(kept), *streams)
+    return Text(tuple(kept), *streams)
 
 
 def _parts(text: Path | None, name: str, level: Level, held_out_fraction: float) -> list[list[str]]:

@@ -17,7 +17,7 @@ from eprop.workshop.bench._problem import Problem, squared_error
 GradientKind = Literal["bptt", "eprop"]
 
 
-class Path(NamedTuple):
+class Way(NamedTuple):
     """One way: what it is called, what it computes, and which gradient that must be (None: none is made)."""
 
     name: str
@@ -111,11 +111,11 @@ def candidate_windows(network: Network, steps: int, batch: int) -> list[int]:
     return sorted({nearest(factor * suggested) for factor in (0.5, 1.0, 2.0)})
 
 
-def whole_paths() -> list[Path]:
+def whole_ways() -> list[Way]:
     """All ways but streaming, which needs its window, and the products, which need their operands."""
     return [
-        Path("forward", forward, None),
-        Path("bptt", gradient_under(BPTT()), "bptt"),
-        Path("whole", gradient_under(EProp1()), "eprop"),
-        Path("stepwise", gradient_under(Stepwise()), "eprop"),
+        Way("forward", forward, None),
+        Way("bptt", gradient_under(BPTT()), "bptt"),
+        Way("whole", gradient_under(EProp1()), "eprop"),
+        Way("stepwise", gradient_under(Stepwise()), "eprop"),
     ]
