@@ -170,6 +170,7 @@ def test_the_core_adds_little_to_what_jax_installs():
     assert all(sizes.values()) and sum(sizes.values()) < 30e6
 
 
+@pytest.mark.slow
 def test_the_digits_example_learns_real_data(tmp_path):
     """e-prop 1 above 90 % on held-out digits, with an LSTM, BPTT beside it."""
     command = [sys.executable, ROOT / "examples" / "digits.py", tmp_path, "--seeds", "1", "--iterations", "600"]

@@ -117,11 +117,14 @@ READ = {
         (Bidirectional(*(layer_of(Filtered(ALIF(), tau_out=9.0, frame=3), seed=i) for i in (0, 1))),), readout_of(2 * N)
     ),
 }
+READ_FAST = ("1 - kappa", "filter trained", "all layers read", "both directions, frames")
 
 
 @pytest.mark.parametrize(
     ("name", "feedback"),
-    [(name, "adaptive") for name in READ] + [("filter taken off", kind) for kind in ("symmetric", "random", "uniform")],
+    [pytest.param(name, "adaptive", marks=() if name in READ_FAST else pytest.mark.slow) for name in READ]
+    + [("filter taken off", kind) for kind in ("symmetric", "random")]
+    + [pytest.param("filter taken off", "uniform", marks=pytest.mark.slow)],
 )
 def test_a_readout_in_the_engine_is_the_readout_behind_it(name, feedback, monkeypatch):
     """Outputs, gradients, the carry handed on, and what is learnt after it; backwards in chunks of 5 and a rest."""

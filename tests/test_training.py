@@ -118,6 +118,7 @@ PROGRAM, CPU = [sys.executable, "-m", "eprop"], os.environ | {"JAX_PLATFORMS": "
 TRAIN = [*PROGRAM, *"train pattern-generation --preset tutorial --duration 200 --neurons 20 --iterations 3000".split()]
 
 
+@pytest.mark.slow
 def test_a_killed_program_resumes_to_the_same_numbers(tmp_path):
     subprocess.run([*TRAIN, "--evaluate-every", "100", "--out", tmp_path / "unbroken"], check=True, env=CPU)
     unbroken = RunFolder(tmp_path / "unbroken")
@@ -284,7 +285,12 @@ def test_trained_constants_move_and_others_stay():
     assert after.tau_m == before.tau_m
 
 
-@pytest.mark.parametrize("feedback", ["symmetric", "random", "adaptive"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "feedback", ["symmetric", pytest.param("random", marks=SLOW), pytest.param("adaptive", marks=SLOW)]
+)
 def test_eprop1_learns_the_tutorial_pattern(feedback):
     """Bound: over ten seeds the nMSE after 250 iterations was between 0.2 and 0.75, and starts near 1."""
     tutorial = TASKS["pattern-generation"]["tutorial"]
