@@ -62,6 +62,24 @@ def test_nmse_of_the_mean_is_one():
     assert float(wrong / counted) == pytest.approx(1.0, rel=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["one value a sample, at its end", "constant in time", "all equal"])
+def test_the_metric_of_a_regression_is_finite_and_named(tmp_path, kind):
+    """Case: nMSE around each sample's own mean in time divided by zero."""
+    rng = np.random.default_rng(0)
+    each = rng.normal(size=(10, 1, 2)) if kind != "all equal" else np.full((10, 1, 2), 0.5)
+    mask = np.arange(6)[None] >= (5 if "end" in kind else 0)
+    arrays = {"inputs": rng.normal(size=(10, 6, 3)), "targets": np.broadcast_to(each, (10, 6, 2))}
+    split = np.array(["train"] * 4 + ["test"] * 6)
+    np.savez(tmp_path / "data.npz", mask=np.broadcast_to(mask, (10, 6)), split=split, **arrays)
+    task = ArraysTask(data=tmp_path / "data.npz")
+    y = 0.1 * jnp.ones((6, 4, 2))
+    found = np.sum([task.metric(y, batch) for batch in task.held_out(task.prepare(KEY), KEY, 4)], axis=0)
+    squared = (0.1 - each[4:]) ** 2
+    spread = np.ones_like(squared) if kind == "all equal" else (each[4:] - each[4:].mean((0, 1))) ** 2
+    assert task.metric_name == ("mse" if kind == "all equal" else "nmse")
+    assert found[0] / found[1] == pytest.approx(squared.sum() / spread.sum(), rel=1e-5)
+
+
 def follows_the_law(symbols: list[int]) -> bool:
     """An independent reading of the store-recall law."""
     expecting_store, after_store, stores = True, False, 0

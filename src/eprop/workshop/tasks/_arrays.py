@@ -15,7 +15,7 @@ from jaxtyping import Array, PRNGKeyArray
 from eprop.errors import InvalidSetting, require, require_positive
 from eprop.files import DamagedFile, read_npz
 from eprop.workshop.settings import Experiment, NetworkSettings, OptimiserSettings, RunSettings
-from eprop.workshop.tasks._base import Batch, Task, cross_entropy, masked_steps, normalised_squared_error, squared_error
+from eprop.workshop.tasks._base import Batch, Task, cross_entropy, masked_steps, squared_error
 
 
 class Arrays(NamedTuple):
@@ -27,6 +27,8 @@ class Arrays(NamedTuple):
     valid: np.ndarray
     test: np.ndarray
     n_out: int
+    centre: np.ndarray | None
+    """Mean target of the test samples' steps in the mask, `[output]`; None for classes, or where all are equal."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class ArraysTask(Task):
 
     The file holds
       inputs   [sample, time, channel]   real numbers
-      targets  [sample, time, output]    real: regression, squared error, metric nMSE
+      targets  [sample, time, output]    real: regression, squared error, metric nMSE: the squared error over the
+                                         targets' squared distance from their mean (MSE if all targets are equal)
                [sample, time]            integers: a class each step, cross-entropy, metric error
                [sample]                  integers: a class a sample, at its last decision-steps steps
       mask     [sample, time]            optional: where the loss is defined
@@ -43,7 +46,6 @@ class ArraysTask(Task):
       split    [sample]                  optional: "train" or "test" each (otherwise drawn)
     """
 
-    metric_name: ClassVar[str] = "error"
     test_samples: ClassVar[int] = 1
     shared_data: ClassVar[bool] = True
 
@@ -76,6 +78,12 @@ class ArraysTask(Task):
     @property
     def n_out(self) -> int:
         return self.arrays.n_out
+
+    @property
+    def metric_name(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        if self.data is None or self.classifies:
+            return "error"
+        return "mse" if self.arrays.centre is None else "nmse"
 
     @property
     def classifies(self) -> bool:
@@ -121,7 +129,9 @@ class ArraysTask(Task):
 
     def metric(self, y: Array, batch: Batch) -> tuple[Array, Array]:
         if not self.classifies:
-            return normalised_squared_error(y, batch)
+            centre, mask = self.arrays.centre, batch.mask[..., None].astype(y.dtype)
+            spread = jnp.ones_like(y) if centre is None else (batch.targets - jnp.asarray(centre, y.dtype)) ** 2
+            return jnp.sum(mask * (y - batch.targets) ** 2), jnp.sum(mask * spread)
         if self.one_class_a_sample:
             decided = jnp.where(batch.mask[..., None], y, 0.0).sum(0).argmax(-1)
             counted = batch.mask.any(0)
@@ -213,7 +223,15 @@ def _load(
     n_out, targets, mask = _check_targets(check, targets, mask, lengths, n, time, decision_steps)
     check(bool(mask.any()), "mask: leaves no step where the loss is defined")
     test = _split(check, file.get("split"), n, test_fraction, split_seed)
-    return Arrays(inputs.astype(np.float32), targets, mask, valid, test, n_out)
+    centre = _centre(targets[test], mask[test]) if targets.ndim == 3 else None
+    return Arrays(inputs.astype(np.float32), targets, mask, valid, test, n_out, centre)
+
+
+def _centre(targets: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
+    counted = targets[mask].astype(np.float64)
+    if not len(counted) or np.ptp(counted, axis=0).max() == 0:
+        return None
+    return counted.mean(0)
 
 
 def _check_finite(check, name: str, array: np.ndarray) -> None:
