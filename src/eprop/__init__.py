@@ -1,6 +1,8 @@
 """eprop: train recurrent networks online with eligibility propagation (e-prop), for any neuron model."""
 
 import sys
+from collections.abc import Callable as _Callable
+from typing import Any as _Any
 
 from eprop._deprecation import moved as _moved
 from eprop._deprecation import renamed as _renamed
@@ -47,7 +49,7 @@ from eprop.rules import make_rule as make_rule
 
 __version__ = "0.2.0.dev0"
 
-__getattr__ = _renamed(
+__getattr__: _Callable[[str], _Any] = _renamed(
     __name__,
     {
         "OnlineLearner": "eprop.Learner",

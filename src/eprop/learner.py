@@ -13,13 +13,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
 from eprop.eligibility import Carry, restart, settle_if
 from eprop.errors import require, require_positive
 from eprop.learning_signals import SyntheticGradient, boundary_loss, firing_rate_loss, firing_rates, prediction_error
 from eprop.networks import Bidirectional, Network, Recurrent, hold, kolen_pollack_decay, partition, trainable
-from eprop.neurons import keep_in_range, traced
+from eprop.neurons import PyTree, keep_in_range, traced
 from eprop.rules import BPTT, Rule, require_rule
 
 Inputs = Shaped[Array, "time batch *channel"] | Shaped[np.ndarray, "time batch *channel"]
@@ -38,7 +38,7 @@ class Late(NamedTuple):
     inputs: Float[Array, "behind batch n_in"]
     targets: PyTree  # [behind - delay, batch, ...]
     mask: Float[Array, "wait batch"]
-    carry: tuple
+    carry: tuple[Any, ...]
     empty: Int[Array, ""]  # windows before the learner meets the first step
 
 
@@ -54,7 +54,7 @@ class LearnerState(NamedTuple):
     """All that the learner carries from step to step: a pytree, to be saved, restored and moved as one."""
 
     network: Network
-    carry: tuple | None  # a layer each: neuron state, last output, eligibility vectors; None: whole sequences
+    carry: tuple[Any, ...] | None  # a layer each: neuron state, last output, eligibility vectors; None: whole sequences
     optimiser: PyTree
     gradient: PyTree  # summed since the last update; None where every window is followed by one
     rates: tuple[Float[Array, "neuron"], ...] | None  # noqa: F821  # running mean of z, a layer each
@@ -159,6 +159,17 @@ class Learner:
         (5, 1, 1)
     """
 
+    update_every: int | Literal["sequence"] | None
+    delay: int
+    kolen_pollack: float
+    rate_target: float
+    rate_strength: float
+    rate_window: float | None
+    weight_penalty: float
+    synthesiser_optimiser: Any
+    synthesiser_hidden: tuple[int, ...]
+    synthesiser_discount: float
+
     def __init__(
         self,
         rule: Rule,
@@ -192,7 +203,9 @@ class Learner:
             not (rule.synthesises and delay),
             f"delay = {delay}: rule {rule.label!r} learns its synthetic gradients from targets that come at once",
         )
-        self.rule, self.optimiser, self.loss = rule, optimiser, loss
+        self.rule: Rule = rule
+        self.optimiser: Any = optimiser
+        self.loss: Loss = loss
         self.update_every, self.delay, self.kolen_pollack = update_every, delay, kolen_pollack
         self.rate_target, self.rate_strength, self.rate_window = rate_target, rate_strength, rate_window
         self.weight_penalty = weight_penalty

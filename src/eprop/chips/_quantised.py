@@ -6,11 +6,11 @@ from typing import Any, Literal, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree, UInt32
+from jaxtyping import Array, Float, PRNGKeyArray, UInt32
 
 from eprop.chips._checks import require_range
 from eprop.errors import require, require_choice
-from eprop.neurons import Wrapper
+from eprop.neurons import Outputs, PyTree, Wrapper
 
 Rounding = Literal["nearest", "stochastic"]
 
@@ -128,7 +128,7 @@ class Quantised(Wrapper):
             random = _mixed(index + jnp.uint32(self.seed * 0x9E3779B9 % 2**32)) | jnp.uint32(1)
         return QuantisedState(self.neuron.init(shape, dtype), random)
 
-    def step(self, state, currents, z_prev):
+    def step(self, state: QuantisedState, currents: tuple[Array, ...], z_prev: Array) -> tuple[QuantisedState, Outputs]:
         new, outputs = self.neuron.step(state.neuron, currents, z_prev)
         floating, rest = eqx.partition(new, eqx.is_inexact_array)
         leaves, structure = jax.tree.flatten(floating)
@@ -142,7 +142,7 @@ class Quantised(Wrapper):
             rounded.append(_on_grid(leaf, bits, span, draw))
         return QuantisedState(eqx.combine(structure.unflatten(rounded), rest), random), outputs
 
-    def observe(self, before, state):
+    def observe(self, before: QuantisedState, state: QuantisedState) -> dict[str, Array]:
         return self.neuron.observe(before.neuron, state.neuron)
 
 

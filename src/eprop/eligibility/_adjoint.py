@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Int
 
 from eprop.eligibility._pullbacks import WRITTEN_OUT, Pullbacks
 from eprop.eligibility._types import zeros_of
-from eprop.neurons import Outputs, State
+from eprop.neurons import Outputs, PyTree, State
 
 
 class Later(NamedTuple):

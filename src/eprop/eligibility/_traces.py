@@ -12,13 +12,13 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float
 
 from eprop.eligibility._adjoint import Later, adjoint
 from eprop.eligibility._pullbacks import Run
 from eprop.eligibility._structure import TraceStructure, shared_recursion, trace_structure
 from eprop.eligibility._types import Carry, Pending, Synapses, Traces, split_constants, spread
-from eprop.neurons import Neuron, State, traced
+from eprop.neurons import Neuron, PyTree, State, traced
 
 FUSED = 10
 """Up to so many steps, a window's outer products are summed in one pass over the eligibility vectors."""

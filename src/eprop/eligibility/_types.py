@@ -7,10 +7,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero, custom_vjp_primal_tree_values
-from jaxtyping import Array, Float, Int8, PyTree
+from jaxtyping import Array, Float, Int8
 
 from eprop.errors import require
-from eprop.neurons import Neuron, State
+from eprop.neurons import Neuron, PyTree, State
 
 
 class Synapses(NamedTuple):

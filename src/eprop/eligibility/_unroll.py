@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Int
 
 from eprop.eligibility._adjoint import Later, adjoint
 from eprop.eligibility._elementwise import require_elementwise
@@ -25,7 +25,7 @@ from eprop.eligibility._types import (
     with_gradient,
     zeros_of,
 )
-from eprop.neurons import Neuron, Outputs, readout_output, recurrent_output, traced
+from eprop.neurons import Neuron, Outputs, PyTree, readout_output, recurrent_output, traced
 
 Recurrence = Literal["cut", "kept"]
 

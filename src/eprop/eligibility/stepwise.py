@@ -15,7 +15,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
 from eprop.eligibility._types import (
     Carry,
@@ -34,7 +34,7 @@ from eprop.eligibility._types import (
     with_gradient,
 )
 from eprop.eligibility._unroll import Read, Recurrence
-from eprop.neurons import Neuron, Outputs, State, readout_output, recurrent_output
+from eprop.neurons import Neuron, Outputs, PyTree, State, readout_output, recurrent_output
 
 
 class Trajectory(NamedTuple):

@@ -2,6 +2,8 @@
 
 from typing import ClassVar
 
+from jaxtyping import Array
+
 from eprop.learning_signals._base import Feedback
 
 
@@ -14,5 +16,5 @@ class Adaptive(Feedback):
     name: ClassVar[str] = "adaptive"
     adapts: ClassVar[bool] = True
 
-    def weights(self, weight, feedback_weights):
+    def weights(self, weight: Array, feedback_weights: Array) -> Array:
         return feedback_weights

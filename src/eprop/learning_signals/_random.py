@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 import jax
+from jaxtyping import Array
 
 from eprop.learning_signals._base import Feedback
 
@@ -12,5 +13,5 @@ class Random(Feedback):
 
     name: ClassVar[str] = "random"
 
-    def weights(self, weight, feedback_weights):
+    def weights(self, weight: Array, feedback_weights: Array) -> Array:
         return jax.lax.stop_gradient(feedback_weights)

@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 import jax
+from jaxtyping import Array
 
 from eprop.learning_signals._base import Feedback
 
@@ -13,5 +14,5 @@ class Symmetric(Feedback):
     name: ClassVar[str] = "symmetric"
     is_chain_rule: ClassVar[bool] = True
 
-    def weights(self, weight, feedback_weights):
+    def weights(self, weight: Array, feedback_weights: Array) -> Array:
         return jax.lax.stop_gradient(weight)

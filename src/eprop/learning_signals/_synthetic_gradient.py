@@ -1,5 +1,7 @@
 """Learning signals of e-prop 3 from beyond a window's end: the synthetic gradient."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -46,7 +48,7 @@ class SyntheticGradient(eqx.Module):
     bias: Float[Array, "outputs"]  # noqa: F821
 
     def __init__(
-        self, components: int, n: int, *, hidden: tuple[int, ...] = (), key: PRNGKeyArray, dtype=jnp.float32
+        self, components: int, n: int, *, hidden: tuple[int, ...] = (), key: PRNGKeyArray, dtype: Any = jnp.float32
     ) -> None:
         require(components >= 1 and n >= 1, f"components = {components}, n = {n}: must be at least 1")
         require(all(h >= 1 for h in hidden), f"hidden = {hidden}: a hidden layer needs at least one unit")

@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from eprop.learning_signals._base import Feedback
 
@@ -12,5 +13,5 @@ class Uniform(Feedback):
 
     name: ClassVar[str] = "uniform"
 
-    def weights(self, weight, feedback_weights):
+    def weights(self, weight: Array, feedback_weights: Array) -> Array:
         return jnp.full_like(weight, weight.shape[1] ** -0.5)

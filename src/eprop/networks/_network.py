@@ -37,7 +37,7 @@ class NetworkOutput(NamedTuple):
 
     y: Float[Array, "frame batch output"]
     z: tuple[Float[Array, "time batch neuron"], ...]
-    carry: tuple
+    carry: tuple[Any, ...]
 
 
 class Network(eqx.Module):
@@ -87,7 +87,7 @@ class Network(eqx.Module):
         layer = self.layers[0]
         return (layer if isinstance(layer, Recurrent) else layer.forward).w_in.dtype
 
-    def start(self, batch: int, traces: bool = False) -> tuple:
+    def start(self, batch: int, traces: bool = False) -> tuple[Any, ...]:
         """Carries before the first step, one a layer; with `traces`, eligibility vectors are carried over windows."""
         return tuple(layer.start(batch, traces) for layer in self.layers)
 
@@ -95,7 +95,7 @@ class Network(eqx.Module):
         self,
         inputs: Shaped[Array, "frame batch *n_in"] | Shaped[np.ndarray, "frame batch *n_in"],
         rule: Rule,
-        carry: tuple | None = None,
+        carry: tuple[Any, ...] | None = None,
         lengths: Int[Array, "batch"] | None = None,  # noqa: F821
         future: tuple[Future, ...] | None = None,
     ) -> NetworkOutput:

@@ -5,12 +5,12 @@ from typing import Any
 
 import equinox as eqx
 import jax
-from jaxtyping import PyTree
 
 from eprop.networks._constants import marked
 from eprop.networks._layers import Bidirectional, Recurrent
 from eprop.networks._network import Network
 from eprop.networks._readout import Broadcast, Readout
+from eprop.neurons import PyTree
 from eprop.rules import Rule
 
 

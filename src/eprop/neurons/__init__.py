@@ -3,6 +3,7 @@
 from eprop.neurons._adex import AdEx as AdEx
 from eprop.neurons._base import Neuron as Neuron
 from eprop.neurons._base import Outputs as Outputs
+from eprop.neurons._base import PyTree as PyTree
 from eprop.neurons._base import State as State
 from eprop.neurons._base import Wrapper as Wrapper
 from eprop.neurons._base import keep_in_range as keep_in_range

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from eprop.errors import require_choice, require_positive
-from eprop.neurons._base import Neuron
+from eprop.neurons._base import Neuron, Outputs
 from eprop.neurons._constants import FINITE, POSITIVE, TIME_CONSTANT, Constant, Range, constant
 from eprop.neurons._izhikevich import Jump
 from eprop.neurons._surrogate import Exponential, Surrogate, spike
@@ -106,7 +106,7 @@ class AdEx(Neuron):
             v=jnp.broadcast_to(jax.lax.stop_gradient(jnp.asarray(self.e_l, dtype)), shape), w=jnp.zeros(shape, dtype)
         )
 
-    def step(self, state, currents, z_prev):
+    def step(self, state: AdExState, currents: tuple[Array, ...], z_prev: Array) -> tuple[AdExState, Outputs]:
         (current,) = currents
         fired = self._spike(state.v)
         if self.jump == "detached":
@@ -122,7 +122,7 @@ class AdEx(Neuron):
     def _spike(self, v):
         return spike((v - self.v_peak) / self.psi_width, self.surrogate)
 
-    def observe(self, before, state):
+    def observe(self, before: AdExState, state: AdExState) -> dict[str, Array]:
         """`v` is shown as far as 1 mV above the peak: in its last step it shoots beyond."""
         v = jnp.minimum(state.v, self.v_peak + 1.0)
         return {"v": v, "threshold": self.v_peak * jnp.ones_like(v), "w": state.w}

@@ -3,21 +3,24 @@
 import abc
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
 from eprop.errors import require
 from eprop.neurons._constants import Range
 
-State = PyTree
+PyTree: TypeAlias = Any
+"""A tree of arrays, as JAX takes it. To a type checker it is any object (jaxtyping's `PyTree` is unknown to it)."""
+
+State: TypeAlias = PyTree
 """A neuron's own state: a pytree of arrays `[batch, neuron]`. Floating leaves are traced, integer ones are not."""
 
-Outputs = PyTree
+Outputs: TypeAlias = PyTree
 """The outputs of a neuron: `z`, or `(z, z_bar)` where the readout reads a filtered copy (`Filtered`)."""
 
 

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from eprop.neurons._base import Outputs
 from eprop.neurons._constants import TIME_CONSTANT, Constant, Range, constant
 from eprop.neurons._lif import IntegrateAndFire
 
@@ -54,12 +55,12 @@ class CubaLIF(IntegrateAndFire):
         zeros = jnp.zeros(shape, dtype)
         return CubaLIFState(v=zeros, i=zeros, r=self._quiet(shape))
 
-    def step(self, state, currents, z_prev):
+    def step(self, state: CubaLIFState, currents: tuple[Array, ...], z_prev: Array) -> tuple[CubaLIFState, Outputs]:
         (current,) = currents
         i = jnp.exp(-self.dt / self.tau_syn) * state.i + current
         v = self._integrate(state.v, i, z_prev)
         _, z, r = self._fire((v - self.v_th) / self.v_th, state.r)
         return CubaLIFState(v, i, r), z
 
-    def observe(self, before, state):
+    def observe(self, before: CubaLIFState, state: CubaLIFState) -> dict[str, Array]:
         return {"v": state.v, "threshold": self.v_th * jnp.ones_like(state.v), "i": state.i}

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from eprop.neurons._base import Neuron
+from eprop.neurons._base import Neuron, Outputs
 from eprop.neurons._constants import FINITE, Constant, Range, constant
 
 
@@ -61,7 +61,7 @@ class ELSTM(Neuron):
     def init(self, shape: tuple[int, ...], dtype: Any = jnp.float32) -> ELSTMState:
         return ELSTMState(c=jnp.zeros(shape, dtype))
 
-    def step(self, state, currents, z_prev):
+    def step(self, state: ELSTMState, currents: tuple[Array, ...], z_prev: Array) -> tuple[ELSTMState, Outputs]:
         f = jax.nn.sigmoid(currents[0] + self.w_f * state.c)
         candidate = jnp.tanh(currents[1] + self.w_g * state.c)
         c = f * state.c + (1.0 - f) * candidate

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from eprop.errors import require, require_choice, require_positive, whole_number
-from eprop.neurons._base import State, Wrapper
+from eprop.neurons._base import Outputs, State, Wrapper
 from eprop.neurons._constants import TIME_CONSTANT, Constant, Range, constant
 
 ReadoutGain = Literal["one", "one-minus-kappa"]
@@ -81,7 +81,7 @@ class Filtered(Wrapper):
         phase = None if self.frame == 1 else jnp.zeros(shape, jnp.int32)
         return FilteredState(self.neuron.init(shape, dtype), jnp.zeros(shape, dtype), phase)
 
-    def step(self, state, currents, z_prev):
+    def step(self, state: FilteredState, currents: tuple[Array, ...], z_prev: Array) -> tuple[FilteredState, Outputs]:
         inner, z = self.neuron.step(state.neuron, currents, z_prev)
         z_bar = self.filter(state.z_bar, z, state.phase)
         phase = None if state.phase is None else (state.phase + 1) % self.frame
@@ -116,5 +116,5 @@ class Filtered(Wrapper):
         kappa = jnp.exp(-self.time_step / self.tau_out)
         return kappa, 1.0 - kappa if self.gain == "one-minus-kappa" else 1.0
 
-    def observe(self, before, state):
+    def observe(self, before: FilteredState, state: FilteredState) -> dict[str, Array]:
         return self.neuron.observe(before.neuron, state.neuron)

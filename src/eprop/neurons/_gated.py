@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from eprop.neurons._base import Neuron
+from eprop.neurons._base import Neuron, Outputs
 from eprop.neurons._constants import FINITE, Range
 
 
@@ -48,7 +48,7 @@ class LSTM(Neuron):
     def init(self, shape: tuple[int, ...], dtype: Any = jnp.float32) -> LSTMState:
         return LSTMState(c=jnp.zeros(shape, dtype))
 
-    def step(self, state, currents, z_prev):
+    def step(self, state: LSTMState, currents: tuple[Array, ...], z_prev: Array) -> tuple[LSTMState, Outputs]:
         i, g, f, o = currents
         c = jax.nn.sigmoid(f + self.forget_bias) * state.c + jax.nn.sigmoid(i) * jnp.tanh(g)
         return LSTMState(c), jax.nn.sigmoid(o) * jnp.tanh(c)
@@ -77,7 +77,7 @@ class GRU(Neuron):
     def init(self, shape: tuple[int, ...], dtype: Any = jnp.float32) -> GRUState:
         return GRUState(h=jnp.zeros(shape, dtype))
 
-    def step(self, state, currents, z_prev):
+    def step(self, state: GRUState, currents: tuple[Array, ...], z_prev: Array) -> tuple[GRUState, Outputs]:
         r, u, n, m = currents
         candidate = jnp.tanh(n + jax.nn.sigmoid(r) * m)
         gate = jax.nn.sigmoid(u)

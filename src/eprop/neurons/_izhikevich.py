@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from eprop.errors import require_choice, require_positive
-from eprop.neurons._base import Neuron
+from eprop.neurons._base import Neuron, Outputs
 from eprop.neurons._constants import FINITE, POSITIVE, Constant, Range, constant
 from eprop.neurons._surrogate import Exponential, Surrogate, spike
 
@@ -123,7 +123,9 @@ class Izhikevich(Neuron):
         v = jnp.full(shape, -65.0, dtype)
         return IzhikevichState(v=v, u=(jax.lax.stop_gradient(self.b) * v).astype(dtype))
 
-    def step(self, state, currents, z_prev):
+    def step(
+        self, state: IzhikevichState, currents: tuple[Array, ...], z_prev: Array
+    ) -> tuple[IzhikevichState, Outputs]:
         (current,) = currents
         fired = self._spike(state.v)
         if self.jump == "detached":
@@ -138,7 +140,7 @@ class Izhikevich(Neuron):
     def _spike(self, v):
         return spike((v - self.v_peak) / self.psi_width, self.surrogate, self.psi_width)
 
-    def observe(self, before, state):
+    def observe(self, before: IzhikevichState, state: IzhikevichState) -> dict[str, Array]:
         """`v` is shown as far as 1 mV above the peak: in its last step it shoots far beyond."""
         v = jnp.minimum(state.v, self.v_peak + 1.0)
         return {"v": v, "threshold": self.v_peak * jnp.ones_like(v), "u": state.u}

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from eprop.errors import require_choice, require_positive, whole_number
-from eprop.neurons._base import Neuron
+from eprop.neurons._base import Neuron, Outputs
 from eprop.neurons._constants import NOT_NEGATIVE, THRESHOLD, TIME_CONSTANT, Constant, Range, constant
 from eprop.neurons._surrogate import Surrogate, Triangular, spike
 
@@ -124,13 +124,13 @@ class LIF(IntegrateAndFire):
     def init(self, shape: tuple[int, ...], dtype: Any = jnp.float32) -> LIFState:
         return LIFState(v=jnp.zeros(shape, dtype), r=self._quiet(shape))
 
-    def step(self, state, currents, z_prev):
+    def step(self, state: LIFState, currents: tuple[Array, ...], z_prev: Array) -> tuple[LIFState, Outputs]:
         (current,) = currents
         v = self._integrate(state.v, current, z_prev)
         _, z, r = self._fire((v - self.v_th) / self.v_th, state.r)
         return LIFState(v, r), z
 
-    def observe(self, before, state):
+    def observe(self, before: LIFState, state: LIFState) -> dict[str, Array]:
         return {"v": state.v, "threshold": self.v_th * jnp.ones_like(state.v)}
 
 
@@ -178,7 +178,7 @@ class ALIF(IntegrateAndFire):
     def init(self, shape: tuple[int, ...], dtype: Any = jnp.float32) -> ALIFState:
         return ALIFState(v=jnp.zeros(shape, dtype), b=jnp.zeros(shape, dtype), r=self._quiet(shape))
 
-    def step(self, state, currents, z_prev):
+    def step(self, state: ALIFState, currents: tuple[Array, ...], z_prev: Array) -> tuple[ALIFState, Outputs]:
         (current,) = currents
         rho = jnp.exp(-self.dt / self.tau_a)
         v = self._integrate(state.v, current, z_prev)
@@ -189,5 +189,5 @@ class ALIF(IntegrateAndFire):
         gain = 1.0 - rho if self.adaptation_gain == "one-minus-rho" else 1.0
         return ALIFState(v, rho * state.b + gain * counted, r), z
 
-    def observe(self, before, state):
+    def observe(self, before: ALIFState, state: ALIFState) -> dict[str, Array]:
         return {"v": state.v, "threshold": self.v_th + self.beta * before.b}

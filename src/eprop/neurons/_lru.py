@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from eprop.errors import require
-from eprop.neurons._base import Neuron
+from eprop.neurons._base import Neuron, Outputs
 from eprop.neurons._constants import FINITE, Constant, Range, constant
 
 
@@ -76,7 +76,7 @@ class LRU(Neuron):
         zeros = jnp.zeros(shape, dtype)
         return LRUState(re=zeros, im=zeros)
 
-    def step(self, state, currents, z_prev):
+    def step(self, state: LRUState, currents: tuple[Array, ...], z_prev: Array) -> tuple[LRUState, Outputs]:
         cos, sin, gain = eigenvalue(self.nu, self.theta)
         re = cos * state.re - sin * state.im + gain * currents[0]
         im = sin * state.re + cos * state.im + gain * currents[1]

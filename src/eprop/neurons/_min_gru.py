@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from eprop.neurons._base import Neuron
+from eprop.neurons._base import Neuron, Outputs
 
 
 class MinGRUState(NamedTuple):
@@ -44,7 +44,7 @@ class MinGRU(Neuron):
     def init(self, shape: tuple[int, ...], dtype: Any = jnp.float32) -> MinGRUState:
         return MinGRUState(h=jnp.zeros(shape, dtype))
 
-    def step(self, state, currents, z_prev):
+    def step(self, state: MinGRUState, currents: tuple[Array, ...], z_prev: Array) -> tuple[MinGRUState, Outputs]:
         u, candidate = jax.nn.sigmoid(currents[0]), currents[1]
         h = (1.0 - u) * state.h + u * candidate
         return MinGRUState(h), h

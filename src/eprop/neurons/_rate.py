@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from eprop.errors import require_positive
-from eprop.neurons._base import Neuron
+from eprop.neurons._base import Neuron, Outputs
 from eprop.neurons._constants import TIME_CONSTANT, Constant, Range, constant
 
 
@@ -40,7 +40,7 @@ class Rate(Neuron):
     def init(self, shape: tuple[int, ...], dtype: Any = jnp.float32) -> RateState:
         return RateState(v=jnp.zeros(shape, dtype))
 
-    def step(self, state, currents, z_prev):
+    def step(self, state: RateState, currents: tuple[Array, ...], z_prev: Array) -> tuple[RateState, Outputs]:
         (current,) = currents
         alpha = jnp.exp(-self.dt / self.tau_m)
         v = alpha * state.v + (1.0 - alpha) * current

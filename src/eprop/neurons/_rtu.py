@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from eprop.errors import require_choice
-from eprop.neurons._base import Neuron
+from eprop.neurons._base import Neuron, Outputs
 from eprop.neurons._constants import FINITE, Constant, Range, constant
 from eprop.neurons._lru import eigenvalue, ring_of_eigenvalues
 
@@ -94,7 +94,7 @@ class RTU(Neuron):
         zeros = jnp.zeros(shape, dtype)
         return RTUState(c1=zeros, c2=zeros)
 
-    def step(self, state, currents, z_prev):
+    def step(self, state: RTUState, currents: tuple[Array, ...], z_prev: Array) -> tuple[RTUState, Outputs]:
         g, p, n = eigenvalue(self.nu, self.theta)
         f = ACTIVATIONS[self.activation]
         c1 = g * state.c1 - p * state.c2 + n * currents[0]

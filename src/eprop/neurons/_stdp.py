@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from eprop.errors import require_choice, require_positive
-from eprop.neurons._base import Neuron
+from eprop.neurons._base import Neuron, Outputs
 from eprop.neurons._constants import NOT_NEGATIVE, THRESHOLD, TIME_CONSTANT, Constant, Range, constant
 from eprop.neurons._lif import PseudoDerivativeScaling, refractory_period
 from eprop.neurons._surrogate import Surrogate, Triangular
@@ -139,14 +139,14 @@ class STDPLIF(_WipedMembrane):
     def init(self, shape: tuple[int, ...], dtype: Any = jnp.float32) -> STDPLIFState:
         return STDPLIFState(v=jnp.zeros(shape, dtype), since=self._long_ago(shape, dtype))
 
-    def step(self, state, currents, z_prev):
+    def step(self, state: STDPLIFState, currents: tuple[Array, ...], z_prev: Array) -> tuple[STDPLIFState, Outputs]:
         (current,) = currents
         since = self._advance(state.since)
         v = self._integrate(state.v, since, current)
         z, since = self._fire((v - self.v_th) / self.v_th, since)
         return STDPLIFState(v, since), z
 
-    def observe(self, before, state):
+    def observe(self, before: STDPLIFState, state: STDPLIFState) -> dict[str, Array]:
         return {"v": state.v, "threshold": self.v_th * jnp.ones_like(state.v)}
 
 
@@ -185,12 +185,12 @@ class STDPALIF(_WipedMembrane):
         zeros = jnp.zeros(shape, dtype)
         return STDPALIFState(v=zeros, b=zeros, since=self._long_ago(shape, dtype))
 
-    def step(self, state, currents, z_prev):
+    def step(self, state: STDPALIFState, currents: tuple[Array, ...], z_prev: Array) -> tuple[STDPALIFState, Outputs]:
         (current,) = currents
         since = self._advance(state.since)
         v = self._integrate(state.v, since, current)
         z, since = self._fire((v - self.v_th - self.beta * state.b) / self.v_th, since)
         return STDPALIFState(v, jnp.exp(-self.dt / self.tau_a) * state.b + z, since), z
 
-    def observe(self, before, state):
+    def observe(self, before: STDPALIFState, state: STDPALIFState) -> dict[str, Array]:
         return {"v": state.v, "threshold": self.v_th + self.beta * before.b}

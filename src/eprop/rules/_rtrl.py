@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
-from eprop.eligibility import Carry, Synapses, unroll
+from eprop.eligibility import Carry, Read, Synapses, unroll
 from eprop.eligibility.tools import (
     contract_presynaptic,
     filled,
@@ -21,7 +21,7 @@ from eprop.eligibility.tools import (
 )
 from eprop.errors import InvalidSetting
 from eprop.neurons import Neuron, Outputs, readout_output, recurrent_output, traced
-from eprop.rules._base import Rule
+from eprop.rules._base import Future, Result, Rule
 
 
 class RTRL(Rule):
@@ -54,13 +54,21 @@ class RTRL(Rule):
     def label(self) -> str:
         return self.name
 
-    def run(self, neuron, synapses, inputs, carry, read=None, future=None):
+    def run(
+        self,
+        neuron: Neuron,
+        synapses: Synapses,
+        inputs: Array,
+        carry: Carry,
+        read: Read | None = None,
+        future: Future | None = None,
+    ) -> Result:
         self._check(carry, future, one_window=True)
         self.check_memory(neuron, synapses, carry)
         outputs, last = _run_rtrl(neuron, synapses, inputs, carry)
         return outputs, None if read is None else readout_output(outputs) @ read[0], last
 
-    def check_memory(self, neuron, synapses: Synapses, carry: Carry) -> None:
+    def check_memory(self, neuron: Neuron, synapses: Synapses, carry: Carry) -> None:
         """Raise `InvalidSetting` if the influence matrix would take more than `memory_limit`."""
         parameters = sum(x.size for x in jax.tree.leaves((split_constants(neuron)[0], synapses)))
         states = sum(x.size for x in jax.tree.leaves((traced(carry.state), carry.z)))

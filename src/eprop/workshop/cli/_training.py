@@ -159,7 +159,7 @@ def _run(options: Any, make: "Callable[[bool, bool], RunFolder]") -> None:
     run_in(lambda: make(options.overwrite, options.continue_or_start), limit, options.continue_or_start)
 
 
-def _check(experiment: Experiment) -> None:
+def _check(experiment: Experiment[Any]) -> None:
     """Fail before a folder is made, on what only the data can tell."""
     task = experiment.task
     _ = task.n_in, task.n_out
@@ -177,7 +177,7 @@ def _parse(command: str, arguments: list[str], options: Any) -> tuple[str, Any, 
     presets = TASKS[choose("task", task, TASKS)]
     preset, rest = take_option(rest, "preset", next(iter(presets)))
     require(preset in presets, f"preset = {preset!r}: {task} has {', '.join(presets)}")
-    default: Experiment = presets[preset]
+    default: Experiment[Any] = presets[preset]
     settings = {name: getattr(default, name) for name in ("task", "network", "optimiser", "run", "rule")}
     shown = {name: value for name, value in settings.items() if name in options.__dataclass_fields__}
     description = inspect.cleandoc(type(default.task).__doc__ or "")

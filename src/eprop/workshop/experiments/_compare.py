@@ -16,7 +16,7 @@ from eprop.workshop.training import RunFolder, experiment_from_json, experiment_
 
 def start_comparison(
     task: str,
-    experiment: Experiment,
+    experiment: Experiment[Any],
     rules: Sequence[str],
     seeds: int,
     out: Path,

@@ -21,7 +21,7 @@ class Alignment:
     Regularisation counts on both sides.
     """
 
-    def __init__(self, experiment: Experiment, seed: int, rules: Sequence[str]) -> None:
+    def __init__(self, experiment: Experiment[Any], seed: int, rules: Sequence[str]) -> None:
         self.rules: list[Rule] = [make_rule(name) for name in rules]
         self._trainers = [SequenceTrainer(experiment, [seed], rule) for rule in (BPTT(), *self.rules)]
         self._size = experiment.run.batch

@@ -28,7 +28,7 @@ class Reproduction(Generic[T]):
     run: Callable[[RunFolder, T], RenderableType]
 
 
-REPRODUCTIONS: dict[str, Reproduction] = {}
+REPRODUCTIONS: dict[str, Reproduction[Any]] = {}
 """Every figure that can be reproduced, by name."""
 
 
@@ -38,7 +38,7 @@ def start_reproduction(name: str, settings: Any, out: Path, overwrite: bool = Fa
     return RunFolder.create(out, config, overwrite, go_on)
 
 
-def reproduction_of(folder: RunFolder) -> tuple[Reproduction, Any]:
+def reproduction_of(folder: RunFolder) -> tuple[Reproduction[Any], Any]:
     """The figure and the settings that a folder's configuration names.
 
     Raises:

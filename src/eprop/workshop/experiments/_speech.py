@@ -74,7 +74,7 @@ class SpeechFigure:
                          steps_per_frame=self.steps_per_frame)  # fmt: skip
         require("bptt" in self.rules, "rules: bptt must be among them: the others are held against it")
 
-    def experiment(self, neuron: str, data: Path) -> Experiment:
+    def experiment(self, neuron: str, data: Path) -> Experiment[Any]:
         """The experiment with the LSTM or the LSNN: the authors' settings, but for what stands above."""
         published = TASKS["speech"][neuron]
         size = {"lstm": self.lstm_units, "lsnn": self.lsnn_neurons}[neuron]
@@ -150,7 +150,7 @@ def _relate(rows: list[dict[str, Any]]) -> None:
         row["over_bptt"] = row["mean"] / exact[row["neuron"]]
 
 
-def _speeds(path: Path, experiment: Experiment, rules: tuple[str, ...]) -> dict[str, float]:
+def _speeds(path: Path, experiment: Experiment[Any], rules: tuple[str, ...]) -> dict[str, float]:
     """Seconds of speech trained a second, by rule: measured once, the rules in turn, and written down."""
     file = path / "speeds.json"
     if not file.is_file():
@@ -158,7 +158,7 @@ def _speeds(path: Path, experiment: Experiment, rules: tuple[str, ...]) -> dict[
     return read_json(file)
 
 
-def measure_speeds(experiment: Experiment, rules: tuple[str, ...], rounds: int = 5) -> dict[str, float]:
+def measure_speeds(experiment: Experiment[Any], rules: tuple[str, ...], rounds: int = 5) -> dict[str, float]:
     """Seconds of speech trained a second (one network), for each rule.
 
     One update after the other of one network of each rule, in turn, so that a busy machine slows all down alike; the

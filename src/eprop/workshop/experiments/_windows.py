@@ -59,7 +59,7 @@ class WindowsSettings:
         """The rules with their window."""
         return tuple(f"{rule}:{self.window}" for rule in self.rules)
 
-    def experiments(self, default: Experiment) -> dict[str, Experiment]:
+    def experiments(self, default: Experiment[Any]) -> dict[str, Experiment[Any]]:
         """One experiment a rule, from a task's preset."""
         rates = self.learning_rates * (len(self.rules) if len(self.learning_rates) == 1 else 1)
         return {
@@ -97,13 +97,15 @@ class WordsFigure(WindowsSettings):
     embedding: int = 64
     """Width of the embedding."""
 
-    def experiments(self, default: Experiment) -> dict[str, Experiment]:
+    def experiments(self, default: Experiment[Any]) -> dict[str, Experiment[Any]]:
         task = dataclasses.replace(default.task, text=self.text, vocabulary=self.vocabulary)
         network = dataclasses.replace(default.network, embedding=self.embedding)
         return super().experiments(dataclasses.replace(default, task=task, network=network))
 
 
-def run_rules(folder: RunFolder, task: str, experiments: dict[str, Experiment], seeds: Sequence[int]) -> list[dict]:
+def run_rules(
+    folder: RunFolder, task: str, experiments: dict[str, Experiment[Any]], seeds: Sequence[int]
+) -> list[dict]:
     """Run, or go on with, one run folder a rule; their summaries, in the rules' order."""
     summaries = []
     for rule, experiment in experiments.items():

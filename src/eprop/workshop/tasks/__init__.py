@@ -1,5 +1,8 @@
 """Tasks: what is learnt. One file a task: data, loss, metric, published settings."""
 
+from typing import Any
+
+from eprop.workshop.settings import Experiment
 from eprop.workshop.tasks import (
     _arrays,
     _copy_repeat,
@@ -29,7 +32,7 @@ from eprop.workshop.tasks._stream import StreamTask as StreamTask
 from eprop.workshop.tasks._stream import Window as Window
 from eprop.workshop.tasks._words import Words as Words
 
-TASKS = {
+TASKS: dict[str, dict[str, Experiment[Any]]] = {
     "pattern-generation": _pattern_generation.PRESETS,
     "store-recall": _store_recall.PRESETS,
     "evidence-accumulation": _evidence_accumulation.PRESETS,

@@ -26,7 +26,7 @@ class Checkpoints:
     """The checkpoints of a run folder. One is there whole or not at all."""
 
     def __init__(self, folder: Path) -> None:
-        self.directory = Path(folder) / "checkpoints"
+        self.directory: Path = Path(folder) / "checkpoints"
 
     def all_steps(self) -> list[int]:
         """The iterations of which there is one, in order."""

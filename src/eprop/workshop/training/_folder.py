@@ -43,7 +43,7 @@ class RunFolder:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = Path(path)
+        self.path: Path = Path(path)
 
     @classmethod
     def create(cls, path: Path, config: dict[str, Any], overwrite: bool = False, go_on: bool = False) -> "RunFolder":
@@ -370,7 +370,7 @@ def _changes(then: Any, now: dict[str, Any]) -> str:
     return "; ".join(found[:4]) + (f"; and {len(found) - 4} more" if len(found) > 4 else "")
 
 
-def experiment_to_json(experiment: Experiment) -> dict[str, Any]:
+def experiment_to_json(experiment: Experiment[Any]) -> dict[str, Any]:
     return settings_to_json(experiment)
 
 
@@ -383,7 +383,7 @@ def _as_text(value: Any) -> str:
     return str(value.absolute()) if isinstance(value, Path) else str(value)
 
 
-def experiment_from_json(task: str, config: dict[str, Any], path: Path) -> Experiment:
+def experiment_from_json(task: str, config: dict[str, Any], path: Path) -> Experiment[Any]:
     """The experiment that `experiment_to_json` wrote.
 
     Raises:

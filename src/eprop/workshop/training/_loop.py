@@ -45,7 +45,7 @@ class Interrupted(Exception):
         self.status = status
 
 
-def make_trainer(experiment: Experiment, seeds: Sequence[int]) -> NetworkTrainer:
+def make_trainer(experiment: Experiment[Any], seeds: Sequence[int]) -> NetworkTrainer:
     """The trainer that the task needs: of whole sequences, or of a stream's windows."""
     kind = StreamTrainer if isinstance(experiment.task, StreamTask) else SequenceTrainer
     return kind(experiment, seeds)

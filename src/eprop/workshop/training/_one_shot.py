@@ -9,13 +9,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Key, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, Key, PRNGKeyArray
 
 from eprop.eligibility import Synapses, start, unroll
 from eprop.errors import require
 from eprop.learning_signals import ErrorModule
 from eprop.networks import Network, Recurrent, trainable
-from eprop.neurons import Neuron, Outputs, readout_output, recurrent_output
+from eprop.neurons import Neuron, Outputs, PyTree, readout_output, recurrent_output
 from eprop.rules import BPTT, inner_gradient, inner_update
 from eprop.workshop.settings import NetworkSettings, OneShotSettings, OptimiserSettings, RunSettings
 from eprop.workshop.tasks import TaskFamily, clock, population_code
@@ -116,23 +116,26 @@ class OneShotTrainer(Trainer):
 
     def __init__(self, experiment: OneShotExperiment) -> None:
         s, run = experiment.one_shot, experiment.run
-        self.experiment, self.task, self.settings = experiment, experiment.task, s
+        self.experiment: Any = experiment
+        self.task: Any = experiment.task
+        self.settings: OneShotSettings = s
         parts = run.batch % (s.micro_batch or 1) == 0
         require(parts, f"micro_batch = {s.micro_batch}: must divide the batch of {run.batch}")
         network = experiment.network
         require(network.layers == 1, f"layers = {network.layers}: learning to learn has one recurrent layer")
         require(not network.bidirectional, "bidirectional: learning to learn has a layer that runs forwards only")
         check_family(self.task)
-        self.seeds, self.key = (run.seed,), jax.random.key(run.seed)
-        self.dtype = jnp.dtype(network.precision)
+        self.seeds: tuple[int, ...] = (run.seed,)
+        self.key: Array = jax.random.key(run.seed)
+        self.dtype: Any = jnp.dtype(network.precision)
         ticks = clock(self.task.steps, self.task.dt, s.clock_groups, s.clock_neurons, s.clock_period)
-        self.clock = ticks.astype(self.dtype)[:, None]  # [time, 1, channel]
-        self.optimiser = build_optimiser(experiment.optimiser, run.iterations)
+        self.clock: Array = ticks.astype(self.dtype)[:, None]  # [time, 1, channel]
+        self.optimiser: Any = build_optimiser(experiment.optimiser, run.iterations)
         abstract = eqx.filter_eval_shape(self._initial, self.key)
-        self.static = eqx.partition(abstract, lambda x: isinstance(x, jax.ShapeDtypeStruct))[1]
-        self.update = jax.jit(self._update, donate_argnums=0)
-        self.evaluate = jax.jit(self._evaluate, static_argnames="test")
-        self.compare = eqx.filter_jit(self._compare)
+        self.static: Any = eqx.partition(abstract, lambda x: isinstance(x, jax.ShapeDtypeStruct))[1]
+        self.update: Any = jax.jit(self._update, donate_argnums=0)
+        self.evaluate: Any = jax.jit(self._evaluate, static_argnames="test")
+        self.compare: Any = eqx.filter_jit(self._compare)
 
     @property
     def label(self) -> str:

@@ -22,7 +22,7 @@ class LoadedRun:
     """A run as its last checkpoint has it."""
 
     folder: RunFolder
-    experiment: Experiment
+    experiment: Experiment[Any]
     trainer: NetworkTrainer
     state: Any
     iteration: int

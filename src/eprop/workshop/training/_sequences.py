@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from eprop.errors import require
 from eprop.learner import Learner, LearnerState
 from eprop.networks import Network, NetworkOutput, hold, partition
+from eprop.neurons import PyTree
 from eprop.workshop.tasks import Batch, Task
 from eprop.workshop.training._build import build_optimiser
 from eprop.workshop.training._keys import DATA, EVALUATION, TEST, TRAINING, purpose_key
@@ -44,7 +45,7 @@ class SequenceTrainer(NetworkTrainer):
             self.experiment.run.update_window is None or self.rule.streams,
             f"update_window = {self.experiment.run.update_window}: rule {self.rule.label!r} takes whole sequences",
         )
-        self.optimiser = build_optimiser(self.experiment.optimiser, self.experiment.run.iterations, self.windows)
+        self.optimiser: Any = build_optimiser(self.experiment.optimiser, self.experiment.run.iterations, self.windows)
 
     @cached_property
     def data(self) -> Any:

@@ -7,11 +7,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from eprop.errors import require
-from eprop.learner import LearnerState
+from eprop.learner import Learner, LearnerState
 from eprop.networks import Network
+from eprop.neurons import PyTree
 from eprop.rules import BPTT, WINDOWED
 from eprop.workshop.tasks import StreamTask
 from eprop.workshop.training._build import build_optimiser
@@ -54,7 +55,7 @@ class StreamTrainer(NetworkTrainer):
         self.task.check_window(self.steps, run.batch)
         s = self.experiment.optimiser
         once_a_sequence = s.update_every == "sequence"
-        self.learner = self._learner(
+        self.learner: Learner = self._learner(
             build_optimiser(s, None if once_a_sequence else run.iterations),
             lambda y, batch, mask: self.task.loss(y, batch),
             update_every="sequence" if once_a_sequence else 1,

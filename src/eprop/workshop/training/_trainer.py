@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from eprop.learner import Learner, LearnerState, Loss
 from eprop.networks import Network
+from eprop.neurons import PyTree
 from eprop.rules import Rule
 from eprop.workshop.settings import Experiment
 from eprop.workshop.training._build import build_network, build_neuron
@@ -73,13 +74,15 @@ class Trainer(abc.ABC):
 class NetworkTrainer(Trainer):
     """Trains a network on a task with a `Learner`: what sequences and streams share."""
 
-    def __init__(self, experiment: Experiment, seeds: Sequence[int], rule: Rule | None = None) -> None:
-        self.experiment, self.task, self.seeds = experiment, experiment.task, tuple(seeds)
-        self.rule = experiment.rule.make() if rule is None else rule
-        self.keys = jax.vmap(jax.random.key)(jnp.array(self.seeds))
-        self.update = jax.jit(self._update, donate_argnums=0)
-        self.evaluate = jax.jit(self._evaluate, static_argnames="test")
-        self.spiking = build_neuron(experiment.network).spiking
+    def __init__(self, experiment: Experiment[Any], seeds: Sequence[int], rule: Rule | None = None) -> None:
+        self.experiment: Any = experiment
+        self.task: Any = experiment.task
+        self.seeds: tuple[int, ...] = tuple(seeds)
+        self.rule: Rule = experiment.rule.make() if rule is None else rule
+        self.keys: Array = jax.vmap(jax.random.key)(jnp.array(self.seeds))
+        self.update: Any = jax.jit(self._update, donate_argnums=0)
+        self.evaluate: Any = jax.jit(self._evaluate, static_argnames="test")
+        self.spiking: bool = build_neuron(experiment.network).spiking
         self.check()
 
     @abc.abstractmethod
