@@ -232,12 +232,12 @@ class Learner:
                 start the structure that late targets give it at the first `step`: to restore a saved one into.
             key: random key of synthetic gradients with hidden layers.
         """
-        network = jax.tree.map(lambda x: jnp.array(x) if eqx.is_array(x) else x, network)
+        network = _own(network)
         chosen, _ = partition(network, self.rule)
         carry, rates = None, None
         if batch is not None:
             self._check_stream(network)
-            carry = network.start(batch, traces=self.rule.carries_traces)
+            carry = _own(network.start(batch, traces=self.rule.carries_traces))
         if self.rate_window is not None:
             rates = tuple(jnp.full((layer.size,), self.rate_target, network.dtype) for layer in network.layers)
         none = jnp.zeros((), jnp.int32)
@@ -366,6 +366,7 @@ class Learner:
             "ended: each step is a batch of whole sequences here, all of them end with it",
         )
         require(not (self.delay and data.ended is not None), "ended: not with late targets, a stream has no end")
+        require(not (self.delay and data.valid is not None), "valid: not with late targets, a stream has no padding")
         if network.embedding is None:
             inputs = inputs.astype(network.dtype)
         mask = data.mask
@@ -601,7 +602,7 @@ class Learner:
             zeros(seen, behind),
             waiting,
             jnp.zeros((behind - self.delay, batch), dtype),
-            state.network.start(batch, traces=False),
+            _own(state.network.start(batch, traces=False)),
             jnp.asarray(behind // window, jnp.int32),
         )
 
@@ -615,6 +616,7 @@ class Learner:
         """The window that the learner sees now: inputs of `behind` steps ago, with the targets that have come since."""
         late, window = state.late, data.inputs.shape[0]
         assert late is not None
+        require(data.targets is not None, "targets: with late targets each window has some; what is unknown is masked")
         require(
             late.inputs.shape[0] % window == 0 and late.inputs.shape[0] - self.delay < window,
             f"inputs: a stream with late targets has windows of one length, got one of {window} steps",
@@ -631,6 +633,11 @@ class Learner:
             jnp.maximum(late.empty - 1, 0),
         )
         return state._replace(late=late), Data(head(all_inputs), jax.tree.map(head, all_targets), head(all_mask))
+
+
+def _own(tree: PyTree) -> PyTree:
+    """A copy of each array: `step` uses buffers again, and a model may have one array for two parts of its state."""
+    return jax.tree.map(lambda x: jnp.array(x) if eqx.is_array(x) else x, tree)
 
 
 def _held(valid: Any, z: Array) -> Array | None:

@@ -217,7 +217,7 @@ def eligibility_step(
     def step(state_leaves, currents, constant_leaves):
         model = eqx.combine(constant_structure.unflatten(constant_leaves), rest)
         whole = eqx.combine(state_structure.unflatten(state_leaves), integer)
-        new, outputs = model.step(whole, currents, z_prev)
+        new, outputs = model.step(whole, tuple(currents), z_prev)
         new_floating, new_integer = eqx.partition(new, eqx.is_inexact_array)
         return (jax.tree.leaves(new_floating), jax.tree.leaves(outputs)), new_integer
 

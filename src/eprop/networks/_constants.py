@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from eprop.errors import require
-from eprop.neurons import Filtered, Neuron
+from eprop.neurons import Neuron, Wrapper
 
 
 def as_arrays(neuron: Neuron, names: tuple[str, ...], n: int, dtype: Any) -> Neuron:
@@ -35,7 +35,7 @@ def fixed_detached(neuron: Neuron, names: tuple[str, ...]) -> Neuron:
 
 def owner(neuron: Any, name: str) -> Any:
     """The model that has the constant `name`: the neuron, or the one it wraps."""
-    if isinstance(neuron, Filtered) and not hasattr(neuron, name):
+    if isinstance(neuron, Wrapper) and not hasattr(neuron, name):
         return owner(neuron.neuron, name)
     require(hasattr(neuron, name), f"trainable constant {name!r}: {type(neuron).__name__} has none of that name")
     return neuron

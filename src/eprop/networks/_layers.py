@@ -77,7 +77,8 @@ class Recurrent(eqx.Module):
         require_size(neuron, n)
         k_in, k_rec = _fed(neuron, neuron.input_currents), _fed(neuron, neuron.recurrent_currents)
         require(len(k_in) >= 1, f"neuron: {type(neuron).__name__} has no current that inputs feed")
-        require(mask_rec is None or len(k_rec) > 0, "mask_rec: this neuron takes no recurrent currents")
+        for name, value in (("mask_rec", mask_rec), ("autapses", autapses)):
+            require(value is None or len(k_rec) > 0, f"{name}: {type(neuron).__name__} takes no recurrent currents")
         key_in, key_rec = jax.random.split(key)
         self.neuron = as_arrays(neuron, trainable, n, dtype)
         self.w_in = weight_scale * jax.random.normal(key_in, (n_in, len(k_in), n), dtype) * n_in**-0.5

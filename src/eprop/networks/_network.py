@@ -29,6 +29,10 @@ class Embedding(eqx.Module):
         self.weight = jax.random.normal(key, (symbols, width), dtype)
 
     def __call__(self, symbols: Int[Array, "time batch"]) -> Float[Array, "time batch width"]:
+        require(
+            jnp.issubdtype(symbols.dtype, jnp.integer),
+            f"inputs: an embedding reads symbols (whole numbers), got {symbols.dtype}",
+        )
         return self.weight[symbols]
 
 
@@ -109,6 +113,11 @@ class Network(eqx.Module):
         require_rule(rule)
         stackable = rule.stackable or len(self.layers) == 1
         require(stackable, f"rule {rule.label!r} trains one recurrent layer, and this network has {len(self.layers)}")
+        require(
+            rule.stackable or self.embedding is None,
+            f"rule {rule.label!r}: forms no gradient into its inputs, which an embedding learns from; use numbers, or "
+            "another rule",
+        )
         nothing = (None,) * len(self.layers)
         frame = self.layers[0].frame
         lengths = None if lengths is None else lengths * frame

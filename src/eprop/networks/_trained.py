@@ -36,6 +36,8 @@ def trainable(network: Network, rule: Rule) -> PyTree:
 
     mask = jax.tree.map(eqx.is_inexact_array, network)
     mask = eqx.tree_at(lambda n: n.layers, mask, tuple(map(of_any, network.layers)))
+    if rule.trains == "readout" and network.embedding is not None:
+        mask = eqx.tree_at(lambda n: n.embedding.weight, mask, False)
     if isinstance(network.readout, Readout | Broadcast):
         mask = eqx.tree_at(lambda n: n.readout.feedback_weights, mask, rule.feedback.adapts)
     return mask

@@ -116,7 +116,7 @@ def train(arguments: list[str]) -> None:
         return
     task, options, experiment = chosen
     _check(experiment)
-    make_trainer(experiment, [experiment.run.seed])  # refuses a rule and settings that the task has no use for
+    make_trainer(experiment, [experiment.run.seed]).rehearse()
     config = {"command": "train", "task": task, "experiment": experiment_to_json(experiment)}
     _run(options, lambda *how: RunFolder.create(options.out, config | {"tensorboard": options.tensorboard}, *how))
 
@@ -131,14 +131,14 @@ def compare(arguments: list[str]) -> None:
     task, options, experiment = chosen
     _check(experiment)
     rules, seeds, out = options.rules, options.seeds, options.out
-    for rule in rules:  # refuses what the task has no use for
-        make_trainer(dataclasses.replace(experiment, rule=RuleSettings(rule=rule)), [experiment.run.seed])
+    for rule in rules:
+        make_trainer(dataclasses.replace(experiment, rule=RuleSettings(rule=rule)), [experiment.run.seed]).rehearse()
     _run(options, lambda *how: start_comparison(task, experiment, rules, seeds, out, options.tensorboard, *how))
 
 
 def gradients(arguments: list[str]) -> None:
     from eprop.rules import make_rule
-    from eprop.workshop.training import RunFolder, experiment_to_json
+    from eprop.workshop.training import RunFolder, SequenceTrainer, experiment_to_json, make_trainer
 
     chosen = _parse("gradients", arguments, GradientsOptions)
     if chosen is None:
@@ -147,8 +147,9 @@ def gradients(arguments: list[str]) -> None:
     _check(experiment)
     rules = options.rules
     require(len(rules) >= 1, "rules: name at least one, as in --rules eprop1:symmetric,eprop1:random")
+    make_trainer(experiment, [experiment.run.seed]).rehearse()
     for rule in rules:
-        make_rule(rule)
+        SequenceTrainer(experiment, [experiment.run.seed], make_rule(rule)).rehearse()
     config = {"command": "gradients", "task": task, "experiment": experiment_to_json(experiment), "rules": list(rules)}
     _run(options, lambda *how: RunFolder.create(options.out, config, *how))
 

@@ -112,6 +112,8 @@ class _Loop:
         folder.keep_facts(data_facts(self.trainer.task, self.trainer.facts()))
         self.state, self.iteration = self.trainer.init(), 0
         newest = restore_newest(self.checkpoints, self.state, mend=True)
+        if newest is None and isinstance(self.trainer, NetworkTrainer):
+            self.trainer.check_reach()
         if newest is not None:
             self.state, self.iteration = newest
         folder.forget_after(self.iteration)

@@ -45,7 +45,11 @@ class SequenceTrainer(NetworkTrainer):
             self.experiment.run.update_window is None or self.rule.streams,
             f"update_window = {self.experiment.run.update_window}: rule {self.rule.label!r} takes whole sequences",
         )
-        self.optimiser: Any = build_optimiser(self.experiment.optimiser, self.experiment.run.iterations, self.windows)
+
+    @cached_property
+    def optimiser(self) -> Any:
+        """Its schedule counts iterations, of as many updates as a sequence has windows."""
+        return build_optimiser(self.experiment.optimiser, self.experiment.run.iterations, self.windows)
 
     @cached_property
     def data(self) -> Any:
@@ -77,18 +81,14 @@ class SequenceTrainer(NetworkTrainer):
         return time // window
 
     def _first(self, key: PRNGKeyArray) -> LearnerState:
-        return self._whole_sequences().init(self._network(key), batch=None)
+        any_schedule = build_optimiser(self.experiment.optimiser, self.experiment.run.iterations)
+        return self._whole_sequences(any_schedule).init(self._network(key), batch=None)
 
-    def _whole_sequences(self) -> Learner:
-        return self._learner(self.optimiser, lambda y, batch, mask: self.task.loss(y, batch), rate_window=None)
+    def _whole_sequences(self, optimiser: Any) -> Learner:
+        return self._learner(optimiser, lambda y, batch, mask: self.task.loss(y, batch), rate_window=None)
 
     def init(self) -> TrainState:
-        """Initial weights and optimiser state.
-
-        Raises:
-            InvalidSetting: if the rule does not reach what is to be trained.
-        """
-        self._check_reach()
+        """Initial weights and optimiser state: they need no data."""
         first = jax.jit(jax.vmap(lambda key: eqx.filter(self._first(key), eqx.is_array)))
         return TrainState(first(self.keys), jnp.ones(len(self.seeds), bool))
 
@@ -99,9 +99,9 @@ class SequenceTrainer(NetworkTrainer):
 
     def gradient(self, network: Network, batch: Batch) -> tuple[tuple[Array, NetworkOutput], Network]:
         """Loss, outputs, and the rule's gradient, with None for what is not trained."""
-        return self._whole_sequences().gradient(network, batch.inputs, batch, batch.mask, batch.valid)
+        return self._whole_sequences(self.optimiser).gradient(network, batch.inputs, batch, batch.mask, batch.valid)
 
-    def _check_reach(self) -> None:
+    def check_reach(self) -> None:
         """Refuse to train what no path of the rule reaches.
 
         A NaN put into the loss's derivative comes out at every parameter that a path reaches, however quiet
@@ -112,7 +112,8 @@ class SequenceTrainer(NetworkTrainer):
             InvalidSetting: naming the parameters.
         """
         settings = self.experiment.network
-        if settings.layers == 1 and not settings.trainable:
+        looked_at = (repr(self.experiment), self.rule.label)
+        if settings.layers == 1 and not settings.trainable or looked_at in _reached:
             return
         chosen, rest = partition(self._network(self.keys[0]), self.rule)
         data = self._first_seeds_data()
@@ -128,6 +129,7 @@ class SequenceTrainer(NetworkTrainer):
             f"rule {self.rule.label!r}: no path of it reaches {', '.join(unreached)}, which would stay as drawn; "
             "do not train it, or use another rule or network",
         )
+        _reached.add(looked_at)
 
     # Where loss or gradient is not finite, a seed's weights stay as they were, and its loss is given as nan.
     def _update(self, state: TrainState, data: Any, iteration: Array) -> tuple[TrainState, Float[Array, "seed"]]:  # noqa: F821
@@ -143,7 +145,7 @@ class SequenceTrainer(NetworkTrainer):
 
     def _once(self, state: LearnerState, batch: Batch) -> tuple[LearnerState, Array]:
         """One update, with the gradient of whole sequences."""
-        learner = self._whole_sequences()
+        learner = self._whole_sequences(self.optimiser)
         state, _, metrics = learner.step(state, batch.inputs, batch, batch.mask, valid=batch.valid)
         return state, metrics.loss
 
@@ -187,6 +189,10 @@ class SequenceTrainer(NetworkTrainer):
             return wrong / counted, outputs / steps
 
         return Evaluation(*one(state.learner, self.keys, data))
+
+
+_reached: set[tuple[str, str]] = set()
+"""Experiments whose rule reaches all that is trained: looked at once a process."""
 
 
 def _stacked(batches: list[Batch]) -> list[Batch]:

@@ -101,6 +101,20 @@ class NetworkTrainer(Trainer):
     def _evaluate(self, state: Any, data: Any, iteration: Array, test: bool = False) -> Evaluation:
         """Metric on held-out data, and mean output."""
 
+    def rehearse(self) -> None:
+        """Trace all that training does and compute nothing, so that what is refused is so before a folder is made.
+
+        Raises:
+            InvalidSetting: for settings that do not fit the task, the rule or each other.
+        """
+        self.check_reach()
+        state, now = jax.eval_shape(self.init), jnp.asarray(0)
+        jax.eval_shape(self._update, state, self.part(0), now)
+        jax.eval_shape(self._evaluate, state, self.data, now)
+
+    def check_reach(self) -> None:
+        """Refuse to train what no path of the rule reaches."""
+
     @property
     def label(self) -> str:
         return self.rule.label
