@@ -48,6 +48,20 @@ def test_every_path_is_measured_and_its_gradient_is_right(compiled_quickly):
 
 
 @slow
+def test_it_ends_after_the_size_at_which_its_time_is_over_and_goes_on(tmp_path, capsys):
+    out = tmp_path / "bench"
+    sizes = (
+        "bench --model lif --neurons 8,9 --steps 12 --batch 1 --paths bptt --rounds 1 --memory-steps 0 --out".split()
+    )
+    with pytest.raises(SystemExit) as stop:
+        run(*sizes, out, "--stop-after", "0")
+    measured = lambda: [e["case"]["neurons"] for e in json.loads((out / "bench.json").read_text())["cases"]]  # noqa: E731
+    assert stop.value.code == 75 and measured() == [8]
+    run("resume", out)
+    assert measured() == [8, 9]
+
+
+@slow
 def test_tables_files_and_pictures(tmp_path, capsys):
     out = tmp_path / "bench"
     run("bench", *TINY, "--model", "alif", "--steps", "20", "--out", out)

@@ -1,9 +1,11 @@
 """Run folders: nothing removed that no run wrote, one writer at a time, nothing lost to a kill or a full disk."""
 
 import dataclasses
+import errno
 import fcntl
 import hashlib
 import io
+import itertools
 import json
 import math
 import os
@@ -16,6 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,7 +32,7 @@ from eprop.workshop.figures import save
 from eprop.workshop.figures._style import new_figure
 from eprop.workshop.settings import Experiment, NetworkSettings, RunSettings
 from eprop.workshop.streams import stream_table
-from eprop.workshop.tasks import PatternGeneration
+from eprop.workshop.tasks import ArraysTask, PatternGeneration
 from eprop.workshop.training import (
     Interrupted,
     RunFolder,
@@ -37,10 +40,12 @@ from eprop.workshop.training import (
     experiment_to_json,
     keep_locks,
     load_run,
+    make_trainer,
     train,
     writing,
 )
 from eprop.workshop.training import _lock as lock
+from eprop.workshop.training._loop import data_facts
 from writes import before_each_write, snapshots
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -115,7 +120,8 @@ def ended(capsys, *arguments):
 def test_overwrite_removes_what_a_run_wrote_and_nothing_else(tmp_path, trainer):
     """Whatever else lies there is listed, and then nothing is removed."""
     _, folder = run(tmp_path / "run", trainer)
-    (folder.figures / "learning.png").write_bytes(b"")
+    for name in ("learning.png", "transcript-a sound.wav of mine.png"):
+        (folder.figures / name).write_bytes(b"")
     (folder.path / ".config.json.123").write_text("half")  # left by a kill
     before = tree(folder.path)
     for name in ("notes.txt", "figures/mine.png", "checkpoints/12/mine", "checkpoints/mine.npz", "sub/config.json"):
@@ -386,6 +392,55 @@ def test_a_full_disk_ends_a_run_with_one_line_and_nothing_is_lost(tmp_path, trai
     assert numbers(folder) == numbers(whole) and folder.summary["value"] == whole.summary["value"]
 
 
+@pytest.mark.parametrize("number", [errno.EDQUOT, pytest.param(errno.EACCES, marks=pytest.mark.slow)])
+def test_a_disk_that_refuses_any_write_ends_a_run_with_one_line_and_nothing_is_lost(tmp_path, trainer, often, number):
+    """A quota, a permission that was lost: all writes from the n-th on fail, for every n."""
+    _, whole = run(tmp_path / "whole", trainer)
+    for n in itertools.count(1):
+        path, left = tmp_path / str(n), itertools.count(n - 1, -1)
+
+        def refuse(left=left):
+            if next(left) <= 0:
+                raise OSError(number, os.strerror(number))
+
+        try:
+            with before_each_write(path, refuse):
+                run(path, trainer, go_on=True)
+        except (RunFailed, InvalidSetting) as failed:
+            assert os.strerror(number) in str(failed) and len(str(failed).splitlines()) == 1, (n, failed)
+        else:
+            break
+        summary, folder = run(path, trainer, go_on=True)
+        assert numbers(folder) == numbers(whole) and summary["value"] == whole.summary["value"], n
+        shutil.rmtree(path)
+    assert n > 20
+
+
+def test_a_permission_that_is_lost_in_mid_run_ends_it_with_one_line(tmp_path, trainer, often):
+    """The real thing: another user, in a folder that is no longer writable."""
+    _, whole = run(tmp_path / "whole", trainer)
+    folder = RunFolder.create(tmp_path / "run", config(tiny()))
+    me, nobody = os.geteuid(), 65534
+
+    def lose(trainer, state, iteration):
+        if iteration == 4:
+            for part in (folder.path, folder.path / "checkpoints"):
+                part.chmod(0o555)
+            os.seteuid(nobody if me == 0 else me)
+        return {}
+
+    try:
+        with pytest.raises(RunFailed, match="cannot be written"):
+            train(tiny(), folder, task=TASK, trainer=trainer, observe=lose)
+    finally:
+        os.seteuid(me)
+        for part in (folder.path, folder.path / "checkpoints"):
+            part.chmod(0o755)
+    assert folder.checkpoints().all_steps() == [2]
+    train(tiny(), folder, task=TASK, trainer=trainer)
+    assert numbers(folder) == numbers(whole)
+
+
 def test_scalars_are_records_that_tensorboard_reads(tmp_path, trainer):
     """Framed by length and check sums, a scalar each; held against the reader's side of the format."""
     from tensorboardX.proto.event_pb2 import Event
@@ -546,6 +601,32 @@ def test_a_run_on_arrays_goes_on_from_anywhere_but_not_with_other_data(tmp_path,
     assert status == 0 and "drawn is what needs no data" in said
     status, said = ended(capsys, "resume", "../project/run")
     assert status == 2 and "there is no such file" in said
+
+
+@pytest.mark.parametrize(
+    "settings", [{"update_window": 5}, {"layers": 2}, {"trainable": ("tau_m",)}], ids=lambda s: next(iter(s))
+)
+def test_a_run_loads_without_its_data_whatever_it_trained(tmp_path, settings):
+    of_run = {name: settings[name] for name in settings if name == "update_window"}
+    of_network = {name: settings[name] for name in settings if name not in of_run}
+    rng, data = np.random.default_rng(0), tmp_path / "data.npz"
+    np.savez(data, inputs=rng.normal(size=(6, 10, 3)).astype("f4"), targets=rng.normal(size=(6, 10, 1)).astype("f4"))
+    experiment = Experiment(
+        task=ArraysTask(data=data),
+        network=NetworkSettings(neuron="rate", neurons=4, **of_network),
+        run=RunSettings(iterations=1, batch=2, **of_run),
+    )
+    folder = RunFolder.create(tmp_path / "run", config(experiment) | {"task": "arrays"})
+    made = make_trainer(experiment, [0])
+    folder.keep_facts(data_facts(made.task, made.facts()))
+    state = made.init()
+    folder.checkpoints().save(1, state)
+    before = jax.tree.leaves(eqx.filter(made.network(state), eqx.is_array))
+    data.unlink()
+    loaded = load_run(folder.path)
+    assert "there is no such file" in loaded.missing
+    after = jax.tree.leaves(eqx.filter(loaded.network, eqx.is_array))
+    assert len(before) == len(after) > 2 and all(map(np.array_equal, before, after))
 
 
 # Text from files

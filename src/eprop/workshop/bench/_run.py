@@ -21,7 +21,7 @@ from eprop.workshop.bench._report import markdown
 from eprop.workshop.bench._settings import RIVAL, BenchSettings
 from eprop.workshop.bench._stream_memory import measure_stream
 from eprop.workshop.bench._ways import candidate_windows
-from eprop.workshop.training import RunFolder, versions
+from eprop.workshop.training import Interrupted, RunFolder, Stop, versions
 
 
 def start_bench(settings: BenchSettings, out: Path, overwrite: bool = False, go_on: bool = False) -> RunFolder:
@@ -35,19 +35,23 @@ def run_bench(folder: RunFolder, say: Callable[[str], None] = lambda said: None)
     """Measure, or go on with, what a folder's configuration says; `bench.json` and `bench.md` grow with every size.
 
     All ways at one size are measured in one process. What was measured before an interruption stands.
+
+    Raises:
+        Interrupted: once the time of `stop_after` is over, if a size is left to measure.
     """
     settings = settings_of(folder)
     path = folder.path / "bench.json"
     bench = read_json(path) if path.is_file() else {"machine": machine(), "versions": versions(), "cases": []}
     done = [entry["case"] for entry in bench["cases"]]
-    for case in settings.cases():
-        if dataclasses.asdict(case) in done:
-            continue
+    stop, left = Stop(), [case for case in settings.cases() if dataclasses.asdict(case) not in done]
+    for case in left:
         windows = _windows(case, settings, bench["cases"])
         bench["cases"].append(_measure(case, settings, windows, say))
         bench["ratios"] = [figure for entry in bench["cases"] for figure in ratios_of(entry)]
         write_json(path, bench)
         write_text(folder.path / "bench.md", markdown(bench, _command(settings)))
+        if stop.requested and case != left[-1]:
+            raise Interrupted(stop.status)
     return bench
 
 

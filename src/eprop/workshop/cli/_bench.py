@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from eprop.workshop.bench import BenchSettings, start_bench
-from eprop.workshop.cli._execute import run_in
+from eprop.workshop.cli._execute import run_in, seconds_of
 from eprop.workshop.cli._parse import missing, parse
 
 DESCRIPTION = """\
@@ -30,6 +30,8 @@ class BenchOptions:
     """Replace the run that the folder holds: what a run wrote is removed, by name, if there is nothing else."""
     continue_or_start: bool = False
     """Start, go on with the run in the folder (the same settings), or do nothing if it has ended: for job queues."""
+    stop_after: str = ""
+    """End by itself after this time (55m, 11.5h), to be continued, when a size has been measured: with status 75."""
 
 
 def bench(arguments: list[str]) -> None:
@@ -41,4 +43,5 @@ def bench(arguments: list[str]) -> None:
         default=BenchOptions(out=missing(), settings=BenchSettings()),
     )
     go_on = options.continue_or_start
-    run_in(lambda: start_bench(options.settings, options.out, options.overwrite, go_on), None, go_on)
+    limit = seconds_of(options.stop_after)
+    run_in(lambda: start_bench(options.settings, options.out, options.overwrite, go_on), limit, go_on)

@@ -12,7 +12,7 @@ usage: eprop transcribe RUN FILE.wav [--out PICTURE.png]
 The phones that a trained speech network hears in a sound file (one channel, at the corpus's sampling rate), a line
 each: start and end in seconds, and the phone's name; and a picture of sound, neurons and phones on one time axis.
 RUN is the folder of one network: from 'eprop train speech', or a rule's folder in a comparison.
-The picture goes to RUN/figures/FILE.png unless --out names another place.
+The picture goes to RUN/figures/transcript-FILE.png unless --out names another place.
 
 example:
   eprop transcribe runs/speech hello.wav
@@ -41,5 +41,5 @@ def transcribe(arguments: list[str]) -> None:
     transcript = hear(run, facts, sound)
     for start, end, phone in transcript.predicted:
         print(f"{start:.3f} {end:.3f} {printable(phone)}")
-    picture = Path(out) if out else run.folder.figures / f"{sound.stem}.png"
+    picture = Path(out) if out else run.folder.figures / f"transcript-{sound.stem}.png"
     print(save(utterance_figure(transcript), picture))

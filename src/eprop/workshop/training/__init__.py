@@ -18,6 +18,7 @@ from eprop.workshop.training._keys import purpose_key as purpose_key
 from eprop.workshop.training._lock import keep_locks as keep_locks
 from eprop.workshop.training._lock import writing as writing
 from eprop.workshop.training._loop import Interrupted as Interrupted
+from eprop.workshop.training._loop import Stop as Stop
 from eprop.workshop.training._loop import make_trainer as make_trainer
 from eprop.workshop.training._loop import stop_after as stop_after
 from eprop.workshop.training._loop import stop_signals as stop_signals

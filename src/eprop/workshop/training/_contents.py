@@ -40,7 +40,7 @@ _ORBAX = (
 )
 _FIGURES = (
     r"\.?(\d+\.)?(learning|activity|eligibility|alignment|utterance|confusion|error|forecast|errors|comparison|lesson|"
-    r"utterance-\w+|confusion-\w+)\.png(\.\d+)?|\.?(\d+\.)?arm\.gif(\.\d+)?"
+    r"utterance-\w+|confusion-\w+|transcript-[^/]+)\.png(\.\d+)?|\.?(\d+\.)?arm\.gif(\.\d+)?"
 )
 FOLDERS = {
     "checkpoints": re.compile(rf"\d+\.npz|\.\d+\.npz\.\d+|{_ORBAX}"),

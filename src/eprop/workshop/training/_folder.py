@@ -291,12 +291,15 @@ class RunFolder:
 
 def cannot_write(path: Path, error: OSError) -> RunFailed:
     """The error that ends a run whose folder can no longer be written."""
-    if not Path(path).is_dir():
-        return RunFailed(f"{path}: was removed while a run wrote there")
+    try:
+        if not Path(path).is_dir():
+            return RunFailed(f"{path}: was removed while a run wrote there")
+        kept = "the last checkpoint is whole" if Checkpoints(path).all_steps() else "there is no checkpoint yet"
+    except OSError:  # not even that may be looked at
+        kept = "what checkpoints it holds cannot be seen"
     what = f"{error.filename}: " if isinstance(error.filename, str) else ""
-    kept = "the last checkpoint is whole" if Checkpoints(path).all_steps() else "there is no checkpoint yet"
     return RunFailed(
-        f"{path}: cannot be written ({what}{error.strerror or error}); {kept}: once there is room, "
+        f"{path}: cannot be written ({what}{error.strerror or error}); {kept}: once it can, "
         f"'eprop resume {path}' goes on"
     )
 

@@ -77,8 +77,10 @@ def _release(key: str) -> None:
     held.count -= 1
     if held.count == 0:
         del _held[key]
-        Path(key, WRITER).unlink(missing_ok=True)
-        held.lock.release()
+        try:
+            Path(key, WRITER).unlink(missing_ok=True)
+        finally:
+            held.lock.release()
 
 
 def _acquire(path: Path) -> FileLock:
