@@ -1,6 +1,6 @@
 """What can be put together: the axes of an experiment, what is refused by name, and each one's gradient by plain loops.
 
-`AXES` and `REFUSED` are what `docs/combinations.md` is made of (`scripts/combinations.py`) and what
+`AXES` and `REFUSED` are what `docs/combinations.md` is made of (`scripts/combinations_page.py`) and what
 `test_combinations.py` draws experiments from. A new rule, feedback or neuron is here as soon as it stands in its own
 table; whatever is drawn must have the gradient of `reference`, unless `REFUSED` says that it is refused.
 """

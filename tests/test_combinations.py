@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, seed, settings
+from hypothesis import HealthCheck, Phase, assume, given, seed, settings
 from hypothesis import strategies as st
 
 from combinations import AXES, REFUSED, Experiment, found, reasons, reference
@@ -36,13 +36,29 @@ DRAWS = int(os.environ.get("EPROP_DRAWS", "30"))
 
 SEED = int(os.environ.get("EPROP_SEED", "0"))
 
+PART = 30
+"""Draws of one test: several run side by side, and what they compiled is forgotten after each."""
+
+
+def each_of(strategy, draws, part, check):
+    """Have so many things drawn, from a seed of this part's, and checked; the first that fails is shown as it is."""
+    how = settings(
+        max_examples=draws,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    seed(1000 * SEED + part)(how(given(strategy)(check)))()
+    jax.clear_caches()
+
 
 def test_the_page_is_what_the_code_says():
     """And what `REFUSED` names is there, two parts each."""
     assert all(len(parts) == 2 and set(parts) <= set(AXES) for parts, _ in REFUSED)
     assert all(set(values) <= set(AXES[axis]) for parts, _ in REFUSED for axis, values in parts.items())
-    made = runpy.run_path(str(ROOT / "scripts/combinations.py"))["page"]()
-    assert made == (ROOT / "docs/combinations.md").read_text(), "run python scripts/combinations.py"
+    made = runpy.run_path(str(ROOT / "scripts/combinations_page.py"))["page"]()
+    assert made == (ROOT / "docs/combinations.md").read_text(), "run python scripts/combinations_page.py"
 
 
 @st.composite
@@ -75,11 +91,9 @@ def holds(e):
     return "tested"
 
 
-@seed(SEED)
-@settings(max_examples=DRAWS, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-@given(experiments())
-def test_each_experiment_has_the_gradient_of_plain_loops_or_is_refused_by_name(e):
-    holds(e)
+@pytest.mark.parametrize("part", range(-(-DRAWS // PART)))
+def test_each_experiment_has_the_gradient_of_plain_loops_or_is_refused_by_name(part):
+    each_of(experiments(), min(PART, DRAWS - part * PART), part, lambda e: holds(e) and None)
 
 
 # The program: what it trains, and what it refuses before it has written anything
@@ -156,10 +170,7 @@ def trained(command):
     return True
 
 
-@seed(SEED)
-@settings(max_examples=RUNS, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-@given(commands())
-def test_each_run_is_trained_or_refused_before_anything_is_written(command):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("eprop.workshop.cli._execute.draw_all", lambda folder: None)
-        trained(command)
+@pytest.mark.parametrize("part", range(-(-RUNS // 10)))
+def test_each_run_is_trained_or_refused_before_anything_is_written(part, monkeypatch):
+    monkeypatch.setattr("eprop.workshop.cli._execute.draw_all", lambda folder: None)
+    each_of(commands(), min(10, RUNS - part * 10), part, lambda command: trained(command) and None)

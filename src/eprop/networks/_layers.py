@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
-from eprop.eligibility import Carry, Synapses, start, with_traces
+from eprop.eligibility import Carry, Synapses, reverse_only, start, with_traces
 from eprop.errors import require
 from eprop.networks._constants import as_arrays, fixed_detached
 from eprop.networks._readout import Head, Readout, read
@@ -189,9 +189,10 @@ class Recurrent(eqx.Module):
             future: the synthetic gradient of a rule that has one.
 
         Raises:
-            InvalidSetting: for inputs or a carry that do not fit, and for a head that cannot carry the rule's feedback.
+            InvalidSetting: for inputs or a carry that do not fit, for a head that cannot carry the rule's feedback, and
+                for a forward-mode derivative of it all.
         """
-        inputs = self._checked(inputs, rule, carry)
+        x = self._checked(inputs, rule, carry)
         require(
             head is not None or rule.feedback.is_chain_rule,
             f"rule {rule.label!r}: its feedback weights belong to a head, and this layer is run without one; hand one "
@@ -200,11 +201,13 @@ class Recurrent(eqx.Module):
         linear = head if isinstance(head, Readout) else None
         weights = None if linear is None else rule.feedback.read(linear.weight, linear.feedback_weights)
         neuron = fixed_detached(self.neuron, self.trainable)
-        one_window = rule.window is None or inputs.shape[0] <= rule.window
-        if carry is None and linear is not None and one_window and self._filter_may_follow(inputs.shape[0]):
-            return self._run_behind_head(cast(Filtered, neuron), inputs, rule, weights)
-        carry = self.start(inputs.shape[1]) if carry is None else carry
-        outputs, y, carry = rule.run(neuron, self.synapses(), inputs, carry, weights, future)
+        parts = (neuron, self.synapses(), x, carry, weights)
+        neuron, synapses, x, carry, weights = reverse_only(parts, f"rule {rule.label!r}")
+        one_window = rule.window is None or x.shape[0] <= rule.window
+        if carry is None and linear is not None and one_window and self._filter_may_follow(x.shape[0]):
+            return self._run_behind_head(cast(Filtered, neuron), synapses, x, rule, weights)
+        carry = self.start(x.shape[1]) if carry is None else carry
+        outputs, y, carry = rule.run(neuron, synapses, x, carry, weights, future)
         frames = slice(self.frame - 1, None, self.frame)
         z_bar = readout_output(outputs)[frames]
         if linear is None and head is not None:
@@ -233,10 +236,12 @@ class Recurrent(eqx.Module):
         neuron = self.neuron
         return isinstance(neuron, Filtered) and not eqx.is_array(neuron.tau_out) and time % self.frame == 0
 
-    def _run_behind_head(self, neuron: Filtered, inputs: Array, rule: Rule, weights: Any) -> LayerOutput:
+    def _run_behind_head(
+        self, neuron: Filtered, synapses: Synapses, inputs: Array, rule: Rule, weights: Any
+    ) -> LayerOutput:
         """From rest, with the filter behind `W_out`: there it filters few outputs, and its adjoint few errors."""
         begin = start(neuron.neuron, inputs.shape[1], self.size, self.w_in.dtype)
-        z, y, last = rule.run(neuron.neuron, self.synapses(), inputs, begin, weights)
+        z, y, last = rule.run(neuron.neuron, synapses, inputs, begin, weights)
         z_bar = neuron.over_time(z)
         phase = self.start(inputs.shape[1]).state.phase
         z_bar_last = jax.lax.stop_gradient(z_bar[-1]) if rule.recurrence == "cut" else z_bar[-1]

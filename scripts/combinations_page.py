@@ -9,12 +9,12 @@ sys.path.insert(0, str(ROOT / "tests"))
 import jax  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)  # some models of the tests are of float64
-from combinations import AXES, REFUSED, reasons  # noqa: E402
+from combinations import AXES, REFUSED, reasons  # noqa: E402  # pyright: ignore[reportMissingImports]
 
 INTRODUCTION = """\
 # What goes together
 
-Made from the code by `python scripts/combinations.py`; `tests/test_combinations.py` holds that it is up to date.
+Made from the code by `python scripts/combinations_page.py`; `tests/test_combinations.py` holds that it is up to date.
 
 Each pair below is *tested* or *refused by name*; there is no third kind.
 
