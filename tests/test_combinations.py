@@ -98,7 +98,7 @@ def test_each_experiment_has_the_gradient_of_plain_loops_or_is_refused_by_name(p
 
 # The program: what it trains, and what it refuses before it has written anything
 
-RUNS = int(os.environ.get("EPROP_RUNS", "3"))
+RUNS = int(os.environ.get("EPROP_RUNS", "1"))
 
 TASKS = {
     "pattern-generation": "--preset tutorial --duration 12",

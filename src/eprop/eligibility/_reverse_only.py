@@ -2,7 +2,7 @@
 
 Two primitives of JAX. The first is the identity; its tangent is the second's result. The second is linear: reverse mode
 transposes it, to the identity, and never computes it. Forward mode would compute it, and that is where it is refused:
-at once, or, under `jax.jit`, when it is lowered.
+at once, under `jax.vmap` too, or, under `jax.jit`, when it is lowered.
 """
 
 from typing import Any, NoReturn
@@ -40,8 +40,8 @@ def _jvp(primals: tuple, tangents: tuple, *, of: str) -> tuple:
     return _value.bind(x, of=of), t if isinstance(t, ad.Zero) else _tangent.bind(t, of=of)
 
 
-def _batched(primitive: Primitive) -> Any:
-    return lambda arguments, axes, *, of: (primitive.bind(*arguments, of=of), axes[0])
+def _batched(arguments: tuple, axes: tuple, *, of: str) -> tuple:
+    return _value.bind(*arguments, of=of), axes[0]
 
 
 _value.def_impl(lambda x, *, of: x)
@@ -50,6 +50,7 @@ mlir.register_lowering(_value, lambda context, x, *, of: [x])
 mlir.register_lowering(_tangent, _refuse)
 ad.primitive_jvps[_value] = _jvp
 ad.deflinear2(_tangent, lambda cotangent, x, *, of: [cotangent])
+batching.primitive_batchers[_value] = _batched
+batching.primitive_batchers[_tangent] = _refuse
 for _primitive in (_value, _tangent):
     _primitive.def_abstract_eval(lambda x, *, of: x)
-    batching.primitive_batchers[_primitive] = _batched(_primitive)
