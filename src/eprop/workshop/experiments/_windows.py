@@ -105,7 +105,7 @@ class WordsFigure(WindowsSettings):
 
 def run_rules(
     folder: RunFolder, task: str, experiments: dict[str, Experiment[Any]], seeds: Sequence[int]
-) -> list[dict]:
+) -> list[dict[str, Any]]:
     """Run, or go on with, one run folder a rule; their summaries, in the rules' order."""
     summaries = []
     for rule, experiment in experiments.items():
