@@ -18,7 +18,7 @@ Made from the code by `python scripts/combinations_page.py`; `tests/test_combina
 
 Each pair below is *tested* or *refused by name*; there is no third kind.
 
-- **tested**: whole experiments are drawn at random from these parts (30 in `make test`, 300 in CI), and the gradient is
+- **tested**: whole experiments are drawn at random from these parts (10 in `make test`, 100 in CI), and the gradient is
   that of plain loops and automatic differentiation, which share no code with the engine: to 1e-10 of the largest entry
   in float64, to 2e-3 in float32.
 - **refused by name**: `InvalidSetting` names the setting and the rule, and nothing has been written. The test draws

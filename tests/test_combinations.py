@@ -31,12 +31,12 @@ pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 ROOT = Path(__file__).parent.parent
 
-DRAWS = int(os.environ.get("EPROP_DRAWS", "30"))
+DRAWS = int(os.environ.get("EPROP_DRAWS", "10"))
 """So many experiments: CI draws more, from the same seed."""
 
 SEED = int(os.environ.get("EPROP_SEED", "0"))
 
-PART = 30
+PART = 25
 """Draws of one test: several run side by side, and what they compiled is forgotten after each."""
 
 
