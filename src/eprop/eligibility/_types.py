@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero, custom_vjp_primal_tree_values
 from jaxtyping import Array, Float, Int8
 
-from eprop.errors import require
+from eprop.errors import InvalidSetting, require
 from eprop.neurons import Neuron, PyTree, State
 
 
@@ -145,6 +145,9 @@ def with_gradient(
         forward: arguments -> (results, what the backward pass needs).
         backward: (what it needs, cotangents of the results: None for a result that nothing depends on) -> cotangents
             of the arguments; None for an argument that gets none.
+
+    Raises (the function):
+        InvalidSetting: for a forward-mode derivative; under `jax.jit` JAX refuses it, with a TypeError.
     """
 
     @jax.custom_vjp
@@ -159,7 +162,19 @@ def with_gradient(
         return backward(kept, jax.tree.map(silent, cotangents, is_leaf=lambda c: isinstance(c, SymbolicZero)))
 
     function.defvjp(forward_values, backward_present, symbolic_zeros=True)
-    return function
+
+    def reverse_only(*arguments: PyTree) -> PyTree:
+        try:
+            return function(*arguments)
+        except TypeError as error:
+            if "forward-mode" not in str(error):
+                raise
+            raise InvalidSetting(
+                "no forward-mode derivative (jax.jvp, jacfwd, linearize): the gradient of a layer is made of "
+                "learning signals, which run backwards; use jax.grad, jax.vjp or jax.jacrev"
+            ) from None
+
+    return reverse_only
 
 
 def filled(cotangents: PyTree, like: PyTree) -> PyTree:

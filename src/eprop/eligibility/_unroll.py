@@ -11,7 +11,6 @@ from jaxtyping import Array, Float, Int
 from eprop.eligibility._adjoint import Later, adjoint
 from eprop.eligibility._elementwise import require_elementwise
 from eprop.eligibility._pullbacks import Run, run
-from eprop.eligibility._reverse_only import reverse_only
 from eprop.eligibility._traces import contract_traces, pending_of, settle
 from eprop.eligibility._types import (
     Carry,
@@ -75,8 +74,8 @@ def unroll(
         carry after the last step.
 
     Raises:
-        InvalidSetting: for a step that is not elementwise, or a carry with the traces of another neuron; for a
-            forward-mode derivative, which it has not (from there, where JAX comes to it).
+        InvalidSetting: for a step that is not elementwise, a carry with the traces of another neuron, or a forward-mode
+            derivative (jax.jvp, jacfwd), which it has not.
 
     Approximation: with `"cut"`, recurrent signals (recurrent weights and reset) are cut, as if `z_prev` were wrapped in
         `stop_gradient`, and the returned carry is detached. Into `inputs` the gradient is `g_t W_in^T`: the part of the
@@ -89,7 +88,6 @@ def unroll(
     floating, integer = eqx.partition(carry.state, eqx.is_inexact_array)
     traces, kept = settle(neuron, carry.traces), recurrence == "kept"
     arguments = (constants, synapses, inputs, floating, carry.z, integer, traces, read)
-    arguments = reverse_only(arguments, "unroll")
     outputs, y, last, z_last, others, pending = with_gradient(*_passes(rest, kept))(*arguments)
     if not kept:
         last, z_last = jax.lax.stop_gradient((last, z_last))

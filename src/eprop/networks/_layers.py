@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
-from eprop.eligibility import Carry, Synapses, reverse_only, start, with_traces
+from eprop.eligibility import Carry, Synapses, start, with_traces
 from eprop.errors import require
 from eprop.networks._constants import as_arrays, fixed_detached
 from eprop.networks._readout import Head, Readout, read
@@ -189,8 +189,7 @@ class Recurrent(eqx.Module):
             future: the synthetic gradient of a rule that has one.
 
         Raises:
-            InvalidSetting: for inputs or a carry that do not fit, for a head that cannot carry the rule's feedback, and
-                for a forward-mode derivative of it all.
+            InvalidSetting: for inputs or a carry that do not fit, and for a head that cannot carry the rule's feedback.
         """
         x = self._checked(inputs, rule, carry)
         require(
@@ -201,8 +200,7 @@ class Recurrent(eqx.Module):
         linear = head if isinstance(head, Readout) else None
         weights = None if linear is None else rule.feedback.read(linear.weight, linear.feedback_weights)
         neuron = fixed_detached(self.neuron, self.trainable)
-        parts = (neuron, self.synapses(), x, carry, weights)
-        neuron, synapses, x, carry, weights = reverse_only(parts, f"rule {rule.label!r}")
+        synapses = self.synapses()
         one_window = rule.window is None or x.shape[0] <= rule.window
         if carry is None and linear is not None and one_window and self._filter_may_follow(x.shape[0]):
             return self._run_behind_head(cast(Filtered, neuron), synapses, x, rule, weights)
