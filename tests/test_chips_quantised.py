@@ -7,7 +7,7 @@ import pytest
 
 from eprop import ALIF, GRU, LIF, LSTM, EProp1, Filtered, InvalidSetting, Network, Readout, Recurrent
 from eprop.chips import Quantised, quantise, unit_update
-from eprop.chips._quantised import unit
+from eprop.chips._grid import unit
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
