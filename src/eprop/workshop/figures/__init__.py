@@ -6,6 +6,7 @@ from pathlib import Path
 from eprop.errors import require
 from eprop.workshop.experiments import begun_rule, confusion, reproduction_of, transcribe_test_utterance
 from eprop.workshop.figures._bench import bench_figure
+from eprop.workshop.figures._chip_bits import draw_chip_bits
 from eprop.workshop.figures._comparison import comparison_figure
 from eprop.workshop.figures._gradients import alignment_figure
 from eprop.workshop.figures._one_shot import draw_one_shot
@@ -25,6 +26,7 @@ _REPRODUCED = {
     "one-shot-sinusoids": draw_one_shot,
     "copy-repeat": draw_copy_repeat,
     "words": draw_words,
+    "chip-bits": draw_chip_bits,
 }
 
 

@@ -29,7 +29,7 @@ FORMS: dict[str, tuple[dict[str, type], dict[str, type]]] = {
 FILES = frozenset(
     f"{MARK} {CONFIG} {LOCK} {WRITER} metrics.jsonl summary.json data.json comparison.json comparison.png bench.json "
     "bench.md time.png memory.png predictions.csv state.npz speech.json speeds.json results.json copy-repeat.png "
-    "words.png".split()
+    "words.png digits.npz chip-bits.png".split()
 )
 """Files that commands write into a run folder."""
 
@@ -214,6 +214,9 @@ def _parts(config: dict[str, Any]) -> set[str]:
     if name == "speech":
         return {"lstm", "lsnn"}
     settings = config["settings"]
+    if name == "chip-bits":
+        ends = {"float", "bptt"} | {f"{r}-{u}" for r in ("nearest", "stochastic") for u in ("collected", "units")}
+        return {f"{task}-{end}" for task in ("evidence", "pattern", "digits") for end in ends}
     windows = {f"{rule}-{settings.get('window')}" for rule in settings.get("rules") or () if isinstance(rule, str)}
     return {"eprop2", "eprop1-random"} | windows
 
