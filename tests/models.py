@@ -50,6 +50,10 @@ MIXED_BETA = jnp.where(jnp.arange(N) % 2 == 1, 0.3, 0.0)
 MODELS = {
     "lif": (Filtered(LIF(n_refractory=3), tau_out=7.0), ("tau_m", "v_th", "tau_out")),
     "lif without filter": (LIF(), ("tau_m",)),
+    "lif with hard reset": (
+        Filtered(LIF(n_refractory=2, reset="hard", v_reset=-0.1), tau_out=7.0),
+        ("tau_m", "v_th", "v_reset"),
+    ),
     "alif": (
         Filtered(ALIF(n_refractory=2, tau_a=30.0, beta=MIXED_BETA), tau_out=9.0),
         ("tau_m", "tau_a", "beta", "v_th"),

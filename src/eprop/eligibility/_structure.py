@@ -41,13 +41,13 @@ def trace_structure(neuron: Neuron) -> TraceStructure:
 
     counts = jax.tree.leaves(integers)
 
-    def tangents(constants, counts, primals, tangents):
+    def tangents(constants, counts, z_prev, primals, tangents):
         model = eqx.combine(constant_structure.unflatten(constants), rest)
-        return jax.jvp(lambda *a: _step(model, n, a, dtype, counts), tuple(primals), tuple(tangents))[1]
+        return jax.jvp(lambda *a: _step(model, n, a, dtype, counts, z_prev), tuple(primals), tuple(tangents))[1]
 
-    rows = jax.make_jaxpr(tangents)(constant_leaves, counts, [scalar] * (n + k), [scalar] * (n + k)).jaxpr
-    first = len(constant_leaves) + len(counts) + n + k  # of the tangents, among the arguments
-    # A count (of a refractory period) varies as a state does.
+    rows = jax.make_jaxpr(tangents)(constant_leaves, counts, scalar, [scalar] * (n + k), [scalar] * (n + k)).jaxpr
+    first = len(constant_leaves) + len(counts) + 1 + n + k  # of the tangents, among the arguments
+    # A count (of a refractory period) and the last output (of a hard reset) vary as a state does.
     vary = set(range(first)) - {i for i, c in enumerate(constant_leaves) if not c.shape}
     depends = _dependences(rows)
     reads = [{i - first for i in row if i >= first} for row in depends]
@@ -74,17 +74,21 @@ def shared_recursion(neuron: Neuron, component: int, dtype) -> tuple[Float[Array
     return of(component), jnp.stack([of(n + q) for q in range(k)])
 
 
-def _step(model: Neuron, n: int, arguments, dtype, counts: list[Array] | None = None) -> list[Array]:
-    """New traced state components from old ones and currents, of one neuron that was silent.
+def _step(
+    model: Neuron, n: int, arguments, dtype, counts: list[Array] | None = None, z_prev: Array | None = None
+) -> list[Array]:
+    """New traced state components from old ones and currents, of one neuron.
 
     Args:
         counts: the integer part of the state; None: as `init` has it.
+        z_prev: its last output; None: it was silent.
     """
     floating, integer = eqx.partition(model.init((1, 1), dtype), eqx.is_inexact_array)
     if counts is not None:
         integer = jax.tree.structure(integer).unflatten(counts)
     state = eqx.combine(jax.tree.structure(floating).unflatten(arguments[:n]), integer)
-    return jax.tree.leaves(traced(model.step(state, tuple(arguments[n:]), jnp.zeros((1, 1), dtype))[0]))
+    z_prev = jnp.zeros((1, 1), dtype) if z_prev is None else z_prev
+    return jax.tree.leaves(traced(model.step(state, tuple(arguments[n:]), z_prev)[0]))
 
 
 def _of_one(neuron: Neuron) -> Neuron:

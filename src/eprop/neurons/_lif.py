@@ -8,15 +8,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from eprop.errors import require_choice, require_positive, whole_number
+from eprop.errors import require, require_choice, require_positive, whole_number
 from eprop.neurons._base import Neuron, Outputs
-from eprop.neurons._constants import NOT_NEGATIVE, THRESHOLD, TIME_CONSTANT, Constant, Range, constant
+from eprop.neurons._constants import FINITE, NOT_NEGATIVE, THRESHOLD, TIME_CONSTANT, Constant, Range, constant
 from eprop.neurons._surrogate import Surrogate, Triangular, spike
 
 InputGain = Literal["one", "one-minus-alpha"]
 AdaptationGain = Literal["one", "one-minus-rho"]
 ThresholdScaling = Literal["baseline", "adaptive"]
 PseudoDerivativeScaling = Literal["threshold", "none"]
+Reset = Literal["subtract", "hard"]
 
 
 class LIFState(NamedTuple):
@@ -93,6 +94,10 @@ class LIF(IntegrateAndFire):
         z_t = H((v_t - v_th) / v_th), and 0 while refractory
         r_t = clip(r_{t-1} + n_refractory z_t - 1, 0, n_refractory)
 
+    With a hard reset, as in most simulators and in NIR, a spike sets the membrane instead of lowering it:
+
+        v_t = alpha ((1 - z_{t-1}) v_{t-1} + z_{t-1} v_reset) + I_t
+
     Args:
         tau_m: membrane time constant, ms, above 0; number or array `[]` or `[neuron]` (trainable).
         v_th: threshold, in the units of the currents, above 0; number or array (trainable).
@@ -104,11 +109,15 @@ class LIF(IntegrateAndFire):
             (the released e-prop 2 code): without `1/v_th`.
         pseudo_derivative_in_refractory: False (2020): `psi` = 0 while refractory; True (the
             released e-prop 2 code): kept.
+        reset: `"subtract"` (2020): a spike takes `v_th` off the membrane; `"hard"`: it sets it to `v_reset`.
+        v_reset: membrane after a hard reset; number or array (trainable).
 
     Raises:
-        InvalidSetting: for a constant out of range or an unknown option.
+        InvalidSetting: for a constant out of range, an unknown option, or a `v_reset` without a hard reset.
 
-    Detached: the refractory count `r`. The reset comes from `z_prev`: e-prop cuts it, BPTT keeps it.
+    Detached: the refractory count `r`. The reset comes from `z_prev`: e-prop cuts it, BPTT keeps it. A hard reset is a
+    factor too: a spike wipes the membrane's trace, `dv_t/dv_{t-1} = alpha (1 - z_{t-1})`, in e-prop as in BPTT; what
+    e-prop cuts is `dv_t/dz_{t-1} = alpha (v_reset - v_{t-1})`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -121,12 +130,27 @@ class LIF(IntegrateAndFire):
     Reference: Bellec et al. 2020, doi:10.1038/s41467-020-17236-y.
     """
 
+    ranges: ClassVar[Mapping[str, Range]] = {**IntegrateAndFire.ranges, "v_reset": FINITE}
+
+    reset: Reset = eqx.field(default="subtract", static=True)
+    v_reset: Constant = constant(0.0)
+
+    def __check_init__(self) -> None:
+        require_choice("reset", self.reset, ("subtract", "hard"))
+        given = not isinstance(self.v_reset, (int, float)) or self.v_reset != 0
+        require(self.reset == "hard" or not given, f"v_reset = {self.v_reset}: only with reset = 'hard'")
+
     def init(self, shape: tuple[int, ...], dtype: Any = jnp.float32) -> LIFState:
         return LIFState(v=jnp.zeros(shape, dtype), r=self._quiet(shape))
 
     def step(self, state: LIFState, currents: tuple[Array, ...], z_prev: Array) -> tuple[LIFState, Outputs]:
         (current,) = currents
-        v = self._integrate(state.v, current, z_prev)
+        if self.reset == "hard":
+            alpha = jnp.exp(-self.dt / self.tau_m)
+            gain = 1.0 - alpha if self.input_gain == "one-minus-alpha" else 1.0
+            v = alpha * ((1.0 - z_prev) * state.v + z_prev * self.v_reset) + gain * current
+        else:
+            v = self._integrate(state.v, current, z_prev)
         _, z, r = self._fire((v - self.v_th) / self.v_th, state.r)
         return LIFState(v, r), z
 
