@@ -140,7 +140,7 @@ def test_every_offered_option_is_one_of_the_commands(capsys):
 
 
 def test_each_command_is_described_or_takes_files():
-    assert set(COMMANDS) - set(DESCRIBED) == {"tasks", "transcribe", "resume", "plot", "completion"}
+    assert set(COMMANDS) - set(DESCRIBED) == {"tasks", "transcribe", "resume", "plot", "export", "completion"}
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])

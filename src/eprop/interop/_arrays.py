@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from eprop.errors import InvalidSetting, require
-from eprop.files import write_npz
+from eprop.files import write_npz, write_whole
 
 T = TypeVar("T")
 
@@ -38,7 +38,9 @@ def to_npz(network: Any, path: str | Path) -> None:
 
 def to_safetensors(network: Any, path: str | Path) -> None:
     """The same in the safetensors format (package `safetensors`)."""
-    _safetensors().save_file({k: np.ascontiguousarray(v) for k, v in named_arrays(network).items()}, str(path))
+    arrays = {name: np.ascontiguousarray(array) for name, array in named_arrays(network).items()}
+    write = _safetensors().save_file
+    write_whole(Path(path), lambda temporary: write(arrays, str(temporary)))
 
 
 def from_npz(network: T, path: str | Path) -> T:

@@ -46,12 +46,13 @@ def to_nir(
     `exp(-dt/tau)`; `R` such that the gain on the current is ours. Times are in seconds; the graph's metadata say `dt`
     and the discretisation. The readout's filter is `LI`, its bias stands behind it.
 
-    Departs from the source: NIR's LIF sets its membrane to 0 at a spike, ours subtracts the threshold. It is written
-    where `approximate` allows it, and `inputs` say how often spikes then differ.
+    A neuron with a hard reset (`LIF(reset="hard")`) is NIR's LIF, and goes out as it is. Where ours subtracts the
+    threshold, NIR has no word: its LIF sets the membrane to `v_reset` at a spike. That is written where `approximate`
+    allows it, with `v_reset` 0, and `inputs` say how often spikes then differ.
 
     Args:
         network: one or more layers of LIF neurons without refractory period.
-        approximate: write the reset that NIR has instead of ours.
+        approximate: write the reset that NIR has instead of ours; refused where nothing is approximate.
         inputs: spikes to measure the difference on, `[time, batch, n_in]`; needed with `approximate`.
         discretisation: of the tools that will run the graph.
         rule: NIR has no learning rules: giving one is refused.
@@ -62,9 +63,14 @@ def to_nir(
     require_choice("discretisation", discretisation, ("euler", "exponential"))
     require(rule is None, f"rule = {getattr(rule, 'label', rule)}: NIR has no learning rules; export without it")
     _check(network)
+    exact = all(_inner(layer.neuron).reset == "hard" for layer in network.layers)  # pyright: ignore[reportAttributeAccessIssue]
+    graph_of = lambda reset: _graph(network, discretisation, reset)  # noqa: E731
+    if exact:
+        require(not approximate, "approximate: nothing to approximate, all resets are hard; export without it")
+        return NIRExport(graph_of("exact"), None)
     require(approximate, "reset: NIR's LIF sets the membrane to 0, this one subtracts v_th; allow it with approximate")
     require(inputs is not None, "inputs: needed with approximate, to measure the share of spikes that differ")
-    graph = _graph(network, discretisation)
+    graph = graph_of("approximate")
     share = _share(network, jnp.asarray(inputs))
     return NIRExport(graph, share)
 
@@ -86,16 +92,22 @@ def _check(network: Network) -> None:
         require(layer.frame == 1, f"frame = {layer.frame}: NIR's readout has no frames")
 
 
-def _inner(neuron: Neuron) -> Any:
-    return neuron.neuron if isinstance(neuron, Filtered) else neuron
-
-
-def _graph(network: Network, discretisation: Discretisation) -> Any:
-    """The graph itself."""
+def require_nir() -> Any:
+    """The package `nir`."""
     try:
         import nir
     except ModuleNotFoundError:
         raise InvalidSetting("nir: not installed; pip install nir") from None
+    return nir
+
+
+def _inner(neuron: Neuron) -> Any:
+    return neuron.neuron if isinstance(neuron, Filtered) else neuron
+
+
+def _graph(network: Network, discretisation: Discretisation, reset: str) -> Any:
+    """The graph itself."""
+    nir = require_nir()
     layers: list[Any] = list(network.layers)
     nodes: dict[str, Any] = {"input": nir.Input({"input": np.array([layers[0].w_in.shape[0]])})}
     edges, before = [], "input"
@@ -127,7 +139,7 @@ def _graph(network: Network, discretisation: Discretisation) -> Any:
     metadata: dict[str, Any] = {
         "dt": _inner(layers[0].neuron).dt / 1000,
         "discretisation": discretisation,
-        "reset": "approximate",
+        "reset": reset,
     }
     return nir.NIRGraph(nodes, edges, metadata=metadata)
 
@@ -138,7 +150,7 @@ def _membrane(nir: Any, neuron: LIF, n: int, discretisation: Discretisation) -> 
     alpha = np.exp(-neuron.dt / each(neuron.tau_m))
     r = 1 / (1 - alpha) if neuron.input_gain == "one" else np.ones(n)
     tau, zero = _tau(alpha, neuron.dt, discretisation), np.zeros(n)
-    return nir.LIF(tau=tau, r=r, v_leak=zero, v_threshold=each(neuron.v_th), v_reset=zero.copy())
+    return nir.LIF(tau=tau, r=r, v_leak=zero, v_threshold=each(neuron.v_th), v_reset=each(neuron.v_reset))
 
 
 def _tau(decay: np.ndarray, dt: float, discretisation: Discretisation) -> np.ndarray:
@@ -161,7 +173,7 @@ def _share(network: Network, inputs: Array) -> float:
 
 
 def _hard_reset(network: Network, below: np.ndarray) -> list[np.ndarray]:
-    """Spikes of each layer where a spike sets its membrane to 0."""
+    """Spikes of each layer where a spike sets its membrane to `v_reset`."""
     found = []
     for layer in network.layers:
         assert isinstance(layer, Recurrent)
@@ -174,7 +186,7 @@ def _hard_reset(network: Network, below: np.ndarray) -> list[np.ndarray]:
         v = z = np.zeros((below.shape[1], layer.size))
         rows = []
         for x in below:
-            v = alpha * v * (1 - z) + gain * (x @ w_in + z @ w_rec + bias)
+            v = alpha * (v * (1 - z) + z * np.asarray(neuron.v_reset)) + gain * (x @ w_in + z @ w_rec + bias)
             z = (v > np.asarray(neuron.v_th)).astype(float)
             rows.append(z)
         below = np.stack(rows)

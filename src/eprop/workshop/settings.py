@@ -37,6 +37,8 @@ class NetworkSettings:
     """Threshold increase a spike, of adaptive neurons."""
     n_refractory: int = 5
     """Smallest interval between spikes, steps; 1: no refractory period."""
+    reset: Literal["subtract", "hard"] = "subtract"
+    """What a spike does to the membrane: takes the threshold off, or sets it to 0 (lif neurons alone; NIR's reset)."""
     surrogate: Literal["triangular", "fast-sigmoid", "arctan", "gaussian"] = "triangular"
     """Pseudo-derivative of the spike."""
     gamma: float = 0.3
@@ -89,6 +91,10 @@ class NetworkSettings:
         require(
             all(h >= 1 for h in self.synthesiser_hidden),
             f"synthesiser_hidden = {self.synthesiser_hidden}: a hidden layer needs at least one unit",
+        )
+        require(
+            self.reset == "subtract" or self.neuron == "lif",
+            f"reset = {self.reset!r}: only lif neurons have a hard reset, and neuron is {self.neuron!r}",
         )
         require(self.beta >= 0, f"beta = {self.beta}: must be 0 or above")
         require(

@@ -23,3 +23,5 @@ from eprop.chips.loihi._settings import LearningRule as LearningRule
 from eprop.chips.loihi._settings import Loihi as Loihi
 from eprop.chips.loihi._settings import LoihiLIF as LoihiLIF
 from eprop.chips.loihi._settings import Variant as Variant
+from eprop.chips.loihi._text import rule_from_text as rule_from_text
+from eprop.chips.loihi._text import rule_to_text as rule_to_text

@@ -21,6 +21,7 @@ COMMANDS = {
     "transcribe": ("_transcribe", "transcribe RUN FILE.wav", "phones of a sound file, with times, and a picture"),
     "bench": ("_bench", "bench --out DIR", "times and memory: BPTT, e-prop whole, streaming and stepwise"),
     "resume": ("_folders", "resume DIR", "go on with an interrupted run, to the same numbers"),
+    "export": ("_export", "export DIR --to FORM FILE", "a trained network as NIR, safetensors, npz or a rule of Loihi"),
     "plot": ("_folders", "plot DIR", "draw a run's pictures again"),
     "completion": ("_completion", "completion bash|zsh|fish", "a script for your shell: the tab key completes"),
 }

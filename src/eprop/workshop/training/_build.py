@@ -39,7 +39,7 @@ def build_neuron(settings: NetworkSettings, dt: float = 1.0) -> Neuron:
         )
     else:
         neuron = {
-            "lif": lambda: LIF(**membrane),
+            "lif": lambda: LIF(**membrane, reset=s.reset),
             "lstm": LSTM,
             "gru": GRU,
             "rate": lambda: Rate(tau_m=s.tau_m, dt=dt),
