@@ -76,7 +76,7 @@ def test_approximate_says_the_share_and_the_rule_says_itself(soft, tmp_path, cap
         (["--to", "npz", "--approximate", "x"], "approximate: goes with --to nir alone"),
         (["--to", "npz", "--exponent", "3", "x"], "exponent: goes with --to loihi-rule alone"),
         (["--to", "loihi-rule", "--exponent", "9", "x"], "exponent = 9: must be from -7 to 8"),
-        (["--to", "npz", "--sed", "3", "x"], "unknown option --sed; did you mean '--seed'?"),
+        (["--to", "npz", "--sed", "3", "x"], "unknown option --sed (did you mean '--seed'?)"),
         (["--to", "npz"], "export: name a run folder, a form and a file"),
         (["--to", "npz", "--seed", "7", "x"], "seed = 7: the run has 0"),
         (["--to", "npz", "nowhere/x"], "nowhere/x: there is no folder nowhere"),

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, PyTree, UInt32
 
 from eprop.chips._checks import require_range
 from eprop.chips._grid import Grid, Rounding, digest, drawn, each, generators, on_grid, require_grid
@@ -40,7 +40,7 @@ class QuantisedEProp1(Rule):
         traces: the grid of eligibility vectors; one span, or one a component of the neuron's state, in its order.
         signals: the grid of learning signals.
         rounding: nearest, or stochastic (unbiased).
-        seed: of the draws.
+        seed: of the draws, 0 to 2^32 - 1; or an array of JAX.
 
     Example:
         >>> from eprop.chips import Grid, QuantisedEProp1
@@ -56,7 +56,7 @@ class QuantisedEProp1(Rule):
     traces: Grid
     signals: Grid
     rounding: Rounding = eqx.field(static=True)
-    seed: int = eqx.field(static=True)
+    seed: int | UInt32[Array, ""]
 
     def __init__(
         self,
@@ -65,10 +65,11 @@ class QuantisedEProp1(Rule):
         traces: Grid,
         signals: Grid,
         rounding: Rounding = "nearest",
-        seed: int = 0,
+        seed: int | UInt32[Array, ""] = 0,
     ) -> None:
         require_choice("rounding", rounding, ("nearest", "stochastic"))
-        require_range(seed=(seed, 0, 2**32 - 1))
+        if not isinstance(seed, jax.Array):
+            require_range(seed=(seed, 0, 2**32 - 1))
         require_grid("signals", signals, 1)
         require_grid("traces", traces, len(traces.span) if isinstance(traces.span, tuple) else 1)
         self.kind, self.traces, self.signals = as_feedback(feedback), traces, signals
