@@ -25,3 +25,7 @@ from eprop.chips.loihi._settings import LoihiLIF as LoihiLIF
 from eprop.chips.loihi._settings import Variant as Variant
 from eprop.chips.loihi._text import rule_from_text as rule_from_text
 from eprop.chips.loihi._text import rule_to_text as rule_to_text
+from eprop.chips.loihi._training import LoihiLearnt as LoihiLearnt
+from eprop.chips.loihi._training import LoihiTraining as LoihiTraining
+from eprop.chips.loihi._training import Sampled as Sampled
+from eprop.chips.loihi._training import learn_on_loihi as learn_on_loihi

@@ -23,8 +23,11 @@ def step(
     variant: Variant,
     state: LIFState,
     a: Int32[Array, "n"],  # noqa: F821
+    threshold: Int32[Array, "n"] | None = None,  # noqa: F821
 ) -> tuple[LIFState, Bool[Array, "n"], Int32[Array, "n"]]:  # noqa: F821
     """One step with the sum of weights `a`: current, voltage, threshold, reset; see `LoihiLIF`.
+
+    `threshold`, in the voltage's units, stands for the settings' `vth << 6` where a neuron's program has one of its own.
 
     Returns the state, the spikes, and the voltage before its reset.
 
@@ -41,7 +44,7 @@ def step(
     else:
         u = jnp.where(u > TOP, u - 2 * TOP, jnp.where(u <= -TOP, u + 2 * TOP, u))
     v = jnp.clip(shrink(state.v, 4096 - lif.dv) + u + bias(lif), -(TOP - 1), TOP - 1)
-    z = v > lif.vth << 6
+    z = v > (lif.vth << 6 if threshold is None else threshold)
     return LIFState(u, jnp.where(z, 0, v)), z, v
 
 
