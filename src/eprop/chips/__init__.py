@@ -7,6 +7,7 @@ from eprop.chips._agreement import loihi_agreement as loihi_agreement
 from eprop.chips._agreement import reckon_agreement as reckon_agreement
 from eprop.chips._cost import Cost as Cost
 from eprop.chips._cost import loihi_cost as loihi_cost
+from eprop.chips._cost import loihi_training_cost as loihi_training_cost
 from eprop.chips._cost import reckon_cost as reckon_cost
 from eprop.chips._grid import Grid as Grid
 from eprop.chips._grid import quantise as quantise

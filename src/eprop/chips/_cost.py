@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from eprop.chips.loihi import Loihi, LoihiState
+from eprop.chips.loihi import Loihi, LoihiLearnt, LoihiState, LoihiTraining
 from eprop.chips.loihi import Record as LoihiRecord
 from eprop.chips.reckon import Events, ReckOn, ReckOnState
 from eprop.chips.reckon._lfsr import REGISTERS
@@ -114,6 +114,24 @@ def loihi_cost(chip: Loihi, state: LoihiState, inputs: Any, record: LoihiRecord)
         bytes_of=(bits / 8, 2 * 24 * chip.n / 8, traces), w=weights, fired=float(z.mean()),
         dense=sum(w.size for w in weights), added=added / steps, touched=updates / steps, possible=updates / steps,
         moved=moved / steps,
+    )  # fmt: skip
+
+
+def loihi_training_cost(training: LoihiTraining, learnt: LoihiLearnt) -> Cost:
+    """Costs of learning on Loihi, over all training samples; the host's work is not counted.
+
+    An ALIF neuron's threshold adds a register of 24 bits. Rules are computed at every step.
+    """
+    found, steps = learnt.samples, learnt.steps * len(learnt.samples.correct)
+    w = [learnt.w_in, learnt.w_rec]
+    synapses, n_in, n = sum(x.size for x in w), len(learnt.w_in), training.n
+    fired = [np.asarray(x, np.float64).sum(0) for x in (found.inputs, found.spikes)]
+    alif = training.kind == "alif"
+    return _cost(
+        bytes_of=((9 + 9 * alif) * synapses / 8, (2 + alif) * 24 * n / 8, 7 * (2 * (n_in + n) + 2 * 3 * n) / 8), w=w,
+        fired=float(fired[1].sum()) / (steps * n), dense=synapses,
+        added=float(sum(count @ (x != 0).sum(1) for count, x in zip(fired, w, strict=True))) / steps,
+        touched=float(synapses), possible=float(synapses), moved=float(np.sum(found.moved)) / steps,
     )  # fmt: skip
 
 

@@ -50,11 +50,11 @@ class LoihiTraining:
     """What a spike raises it by, in thresholds."""
     kappa: float = 0.95
     """The readout's factor a step."""
-    exponent: int = -6
+    exponent: int = -7
     """Of the weight's product: the learning rate."""
     signal: float = 1 / 64
     """What one unit of y3 stands for."""
-    readout_rate: float = 0.02
+    readout_rate: float = 0.005
     """Learning rate of `W_out`, on the host."""
     spread: tuple[float, float] = (60.0, 25.0)
     """Standard deviations of initial weights, of inputs and recurrent."""
@@ -83,22 +83,27 @@ class Sampled(NamedTuple):
 
     correct: whether it was decided rightly before it was learnt. cosine: between the change of all weights in integers
     and e-prop's update in float, given the same spikes, psi and signals. size: `<d, g> / <g, g>`. nothing: of the
-    synapses and steps whose float update was not 0, the share that changed no weight; NaN where there was none.
+    synapses and steps whose float update was not 0, the share that changed no weight; NaN where there was none. inputs,
+    spikes: how often each input and neuron fired, `[n_in]`, `[n]`. moved: changes of a weight, over synapses and steps.
     """
 
     correct: Array
     cosine: Array
     size: Array
     nothing: Array
+    inputs: Array
+    spikes: Array
+    moved: Array
 
 
 class LoihiLearnt(NamedTuple):
-    """After learning: the weights, each sample's record, and the share of test samples decided rightly."""
+    """After learning: the weights, each sample's record and steps, and the share of test samples decided rightly."""
 
     w_in: np.ndarray
     w_rec: np.ndarray
     w_out: np.ndarray
     samples: Sampled
+    steps: int
     tested: float
 
 
@@ -141,7 +146,8 @@ def learn_on_loihi(
     _, tested = _many(training, task, False, feedback, weights, jax.random.split(key_test, test))
     assert weights.chip.rec is not None
     w_in, w_rec = (np.asarray(c.synapses.w) for c in (weights.chip.dense, weights.chip.rec))
-    return LoihiLearnt(w_in, w_rec, np.asarray(weights.w_out), found, float(np.mean(tested.correct)))
+    steps = int(weights.chip.step) // samples
+    return LoihiLearnt(w_in, w_rec, np.asarray(weights.w_out), found, steps, float(np.mean(tested.correct)))
 
 
 @partial(jax.jit, static_argnames=("training", "task", "learns"))
@@ -167,7 +173,7 @@ def _sample(training, chip, learns, feedback, weights, batch, rows):
     n_in, n = chip.n_in, chip.n
     memory = _Memory(
         zero.astype(jnp.int32), zero, jnp.zeros((n_in + n,)), jnp.zeros((n_in + n, n)), jnp.zeros((n_in + n, n)),
-        jnp.zeros((2,)), jnp.zeros_like(weights.w_out),
+        jnp.zeros((3,)), jnp.zeros((n,)), jnp.zeros_like(weights.w_out),
     )  # fmt: skip
     xs = (batch.inputs[:, 0] > 0.5, batch.mask[:, 0], target, rows)
     step = partial(_step, training, chip, learns, feedback, weights.w_out)
@@ -176,10 +182,10 @@ def _sample(training, chip, learns, feedback, weights, batch, rows):
     product, d, g = (moved * memory.update).sum(), jnp.linalg.norm(moved), jnp.linalg.norm(memory.update)
     w_out = weights.w_out - training.readout_rate * memory.w_out if learns else weights.w_out
     decided = jnp.where(batch.mask[:, 0, None], y, 0.0).sum(0).argmax() == batch.targets[-1, 0]
-    wanted, lost = memory.counts
+    wanted, lost, changes = memory.counts
     found = Sampled(
         decided, jnp.where(d * g > 0, product / jnp.maximum(d * g, 1e-30), 0.0), product / jnp.maximum(g**2, 1e-30),
-        lost / wanted,
+        lost / wanted, xs[0].sum(0), memory.spikes, changes,
     )  # fmt: skip
     return _Weights(after, w_out), found
 
@@ -192,7 +198,8 @@ class _Memory(NamedTuple):
     trace: Array  # [pre], of inputs and neurons
     eps: Array  # [pre, n]
     update: Array  # [pre, n]
-    counts: Array  # [2]: updates wanted, and of them those that moved nothing
+    counts: Array  # [3]: updates wanted, of them those that moved nothing, and weights moved
+    spikes: Array  # [n]
     w_out: Array
 
 
@@ -222,8 +229,8 @@ def _step(training, chip, learns, feedback, w_out, carry, xs):
     memory = _float_update(training, memory._replace(raised=raised, z_bar=z_bar), psi, sent, (spikes, z))
     moved = _stacked(after) != _stacked(state)
     wanted = memory.now != 0
-    counts = memory.memory.counts + jnp.array([wanted.sum(), (wanted & ~moved).sum()])
-    kept = memory.memory._replace(counts=counts, w_out=memory.memory.w_out + jnp.outer(z_bar, error))
+    counts = memory.memory.counts + jnp.stack([wanted.sum(), (wanted & ~moved).sum(), moved.sum()])
+    kept = memory.memory._replace(counts=counts, spikes=memory.memory.spikes + z, w_out=memory.memory.w_out + jnp.outer(z_bar, error))
     return (after, kept), y
 
 
@@ -251,7 +258,7 @@ def _rested(state: LoihiState) -> LoihiState:
 
     assert state.rec is not None
     zero = jax.tree.map(jnp.zeros_like, state)
-    return zero._replace(dense=rest(state.dense), rec=rest(state.rec))
+    return zero._replace(dense=rest(state.dense), rec=rest(state.rec), step=state.step)
 
 
 def _stacked(state: LoihiState) -> Array:

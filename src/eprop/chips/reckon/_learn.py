@@ -69,19 +69,16 @@ def update(
     """All updates of a tick. Each weight moves by -1, 0 or 1 and stays within 8 bits."""
     w_in, w_rec, w_out = weights
     if chip.do_eprop & 1:
-        f = neurons.tin >> chip.fp_tinp
-        p = _probability(chip, f, found, chip.regul_w & 1, chip.k_inp_p, chip.k_inp_r)
-        words, inp = _synapse_words(f, found.reg, constants.in_columns, constants.in_jumps, generators.inp)
-        w_in = _moved(w_in, _step(p, words, 32, chip.lr_p_winp, chip.lr_r_winp))
-        generators = generators._replace(inp=inp)
+        drawn = _Drawn(constants.in_columns, constants.in_jumps, generators.inp)
+        gains = _Gains(chip.regul_w & 1, (chip.k_inp_p, chip.k_inp_r), (chip.lr_p_winp, chip.lr_r_winp))
+        step, inp = _synapse_step(chip, neurons.tin >> chip.fp_tinp, found, drawn, gains)
+        w_in, generators = _moved(w_in, step), generators._replace(inp=inp)
     if chip.do_eprop & 2:
-        f = neurons.trec >> chip.fp_trec
-        p = _probability(chip, f, found, chip.regul_w & 2, chip.k_rec_p, chip.k_rec_r)
-        words, rec = _synapse_words(f, found.reg, constants.rec_columns, constants.rec_jumps, generators.rec)
-        step = _step(p, words, 32, chip.lr_p_wrec, chip.lr_r_wrec)
+        drawn = _Drawn(constants.rec_columns, constants.rec_jumps, generators.rec)
+        gains = _Gains(chip.regul_w & 2, (chip.k_rec_p, chip.k_rec_r), (chip.lr_p_wrec, chip.lr_r_wrec))
+        step, rec = _synapse_step(chip, neurons.trec >> chip.fp_trec, found, drawn, gains)
         diagonal = jnp.eye(chip.n_rec, dtype=bool) & (step != 0)  # a draw that succeeds there writes 0
-        w_rec = jnp.where(diagonal, 0, _moved(w_rec, step))
-        generators = generators._replace(rec=rec)
+        w_rec, generators = jnp.where(diagonal, 0, _moved(w_rec, step)), generators._replace(rec=rec)
     if chip.do_eprop & 4:
         to = neurons.tout >> chip.fp_tout
         words, out = _readout_words(to != 0, chip.n_out, constants, generators.out)
@@ -102,6 +99,31 @@ def touches(chip: ReckOn, neurons: Neurons, reg: Array) -> list[Array]:
         counts.append(used if chip.do_eprop & bit else jnp.zeros_like(used))
     out = ((neurons.tout >> chip.fp_tout) != 0).sum(dtype=jnp.int32) * chip.n_out
     return [*counts, out if chip.do_eprop & 4 else jnp.zeros_like(out)]
+
+
+class _Drawn(NamedTuple):
+    """Where a connection's random words come from."""
+
+    columns: Array
+    jumps: Array
+    register: Array
+
+
+class _Gains(NamedTuple):
+    """A connection's shifts, left and right: of additive regularisation, if it has one, and of the learning rate."""
+
+    regularised: int
+    regularisation: tuple[int, int]
+    rate: tuple[int, int]
+
+
+def _synapse_step(
+    chip: ReckOn, f: Array, found: Signals, drawn: _Drawn, gains: _Gains
+) -> tuple[Int32[Array, "pre n_rec"], UInt32[Array, ""]]:
+    """The steps of all input or recurrent weights, and the register after; `f`: presynaptic factor."""
+    p = _probability(chip, f, found, gains.regularised, *gains.regularisation)
+    words, register = _synapse_words(f, found.reg, *drawn)
+    return _step(p, words, 32, *gains.rate), register
 
 
 def _moved(w: Array, step: Array) -> Array:

@@ -25,11 +25,8 @@ class Generators(NamedTuple):
 
     def seeds(self) -> dict[str, int]:
         """The contents in the form of seeds: a core configured with them goes on from here."""
-        found = {}
-        for name, value in zip(self._fields, self, strict=True):
-            halves = np.atleast_1d(np.asarray(value)).tolist()
-            found[f"seed_{name}"] = halves[0] | (halves[1] << 15 if len(halves) == 2 else 0)
-        return found
+        halves = {name: np.atleast_1d(np.asarray(value)).tolist() for name, value in self._asdict().items()}
+        return {f"seed_{name}": sum(half << 15 * n for n, half in enumerate(both)) for name, both in halves.items()}
 
 
 class Weights(NamedTuple):
@@ -88,8 +85,7 @@ def generators(chip: ReckOn) -> Generators:
 
 def rest(chip: ReckOn) -> Neurons:
     """Neurons at the start of a sample."""
-    zeros = {name: jnp.zeros((n,), jnp.int32) for name, n in vars(chip).items() if name in ("n_in", "n_rec", "n_out")}
-    inputs, neurons, outputs = zeros["n_in"], zeros["n_rec"], zeros["n_out"]
+    inputs, neurons, outputs = (jnp.zeros((n,), jnp.int32) for n in (chip.n_in, chip.n_rec, chip.n_out))
     return Neurons(neurons, inputs, neurons, neurons, outputs, neurons.astype(bool))
 
 

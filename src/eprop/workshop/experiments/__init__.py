@@ -2,6 +2,7 @@
 
 from eprop.workshop.experiments._chip_bits import ChipBitsFigure as ChipBitsFigure
 from eprop.workshop.experiments._chip_bits import mean_value as mean_value
+from eprop.workshop.experiments._chip_evidence import ChipEvidenceFigure as ChipEvidenceFigure
 from eprop.workshop.experiments._compare import begun_rule as begun_rule
 from eprop.workshop.experiments._compare import better as better
 from eprop.workshop.experiments._compare import comparison_table as comparison_table

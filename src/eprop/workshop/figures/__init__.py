@@ -7,6 +7,7 @@ from eprop.errors import require
 from eprop.workshop.experiments import begun_rule, confusion, reproduction_of, transcribe_test_utterance
 from eprop.workshop.figures._bench import bench_figure
 from eprop.workshop.figures._chip_bits import draw_chip_bits
+from eprop.workshop.figures._chip_evidence import draw_chip_evidence
 from eprop.workshop.figures._comparison import comparison_figure
 from eprop.workshop.figures._gradients import alignment_figure
 from eprop.workshop.figures._one_shot import draw_one_shot
@@ -27,6 +28,7 @@ _REPRODUCED = {
     "copy-repeat": draw_copy_repeat,
     "words": draw_words,
     "chip-bits": draw_chip_bits,
+    "chip-evidence": draw_chip_evidence,
 }
 
 

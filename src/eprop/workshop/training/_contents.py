@@ -29,7 +29,7 @@ FORMS: dict[str, tuple[dict[str, type], dict[str, type]]] = {
 FILES = frozenset(
     f"{MARK} {CONFIG} {LOCK} {WRITER} metrics.jsonl summary.json data.json comparison.json comparison.png bench.json "
     "bench.md time.png memory.png predictions.csv state.npz speech.json speeds.json results.json copy-repeat.png "
-    "words.png digits.npz chip-bits.png".split()
+    "words.png digits.npz chip-bits.png chip-evidence.png".split()
 )
 """Files that commands write into a run folder."""
 
@@ -214,6 +214,10 @@ def _parts(config: dict[str, Any]) -> set[str]:
     if name == "speech":
         return {"lstm", "lsnn"}
     settings = config["settings"]
+    if name == "chip-evidence":
+        seeds = settings.get("seeds")
+        count = min(seeds, 1000) if isinstance(seeds, int) else 0
+        return {f"{chip}-{seed}" for chip in ("reckon", "loihi-lif", "loihi-alif") for seed in range(count)}
     if name == "chip-bits":
         ends = {"float", "bptt"} | {f"{r}-{u}" for r in ("nearest", "stochastic") for u in ("collected", "units")}
         return {f"{task}-{end}" for task in ("evidence", "pattern", "digits") for end in ends}
