@@ -1,9 +1,7 @@
 """Loihi: every register of every step, against a plain twin and against numbers recorded from Intel's open models."""
 
 import json
-import os
 from dataclasses import asdict
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -13,19 +11,10 @@ from eprop import InvalidSetting
 from eprop.chips import loihi
 from eprop.chips.loihi import Connection, Draws, LearningRule, Loihi, LoihiLIF, Variant, parse, write
 from loihi_twin import Twin
+from vectors import recorded
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 TRACES = ("x1", "x2", "y1", "y2", "y3")
-
-
-def recorded(chip):
-    """Numbers recorded elsewhere, kept beside the clone, or where EPROP_VECTORS says."""
-    root = Path(__file__).resolve().parents[1]
-    given = os.environ.get("EPROP_VECTORS")
-    for folder in [Path(given)] if given else [root.parent / "shared", root.parents[1] / "shared"]:
-        if (folder / chip / "vectors.npz").exists():
-            return np.load(folder / chip / "vectors.npz", allow_pickle=False)
-    pytest.skip(f"recorded numbers of {chip} are not beside the clone, and EPROP_VECTORS does not say where they are")
 
 
 def random_product(rng):
@@ -144,19 +133,19 @@ def assert_equal_to_twin(seed, steps):
     return found
 
 
-@pytest.mark.parametrize("seed", (0, 1))
-def test_every_register_of_random_settings_equals_the_twin(seed):
-    assert_equal_to_twin(seed, 120)
+def test_every_register_of_random_settings_equals_the_twin():
+    """Both connections learn, of another model's variant. (Seed 2 follows, below, without 64 bits.)"""
+    assert_equal_to_twin(1, 60)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", (2, 3, *range(100, 130)))
+@pytest.mark.parametrize("seed", (0, 2, 3, *range(100, 130)))
 def test_a_thousand_steps_of_random_settings_equal_the_twin(seed):
     assert_equal_to_twin(seed, 1020)
 
 
-FAST = ("lif_wrap", "net", "stdp", "stdp_epoch", "three", "tag", "extreme")
-CASES = (*FAST, "lif", "lif_exact", "stdp_off", "three_off", "extreme_off")
+FAST = ("net", "stdp_epoch", "tag", "extreme")
+CASES = (*FAST, "lif_wrap", "stdp", "three", "lif", "lif_exact", "stdp_off", "three_off", "extreme_off")
 
 
 def of_config(config):

@@ -95,7 +95,7 @@ def gradient(neuron, dtype=jnp.float64):
 
 slow = pytest.mark.slow
 MODELS = [
-    pytest.param(LSTM(), id="lstm"), pytest.param(ALIF(v_th=0.6), id="alif"),
+    pytest.param(LSTM(), id="lstm"), pytest.param(ALIF(v_th=0.6), id="alif", marks=slow),
     pytest.param(GRU(), id="gru", marks=slow), pytest.param(LIF(v_th=0.6), id="lif", marks=slow),
 ]  # fmt: skip
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from eprop import ALIF, LIF, LSTM, BPTT, EProp1, Filtered, InvalidSetting, Network, Readout, Recurrent
+from eprop import ALIF, BPTT, LIF, LSTM, EProp1, Filtered, InvalidSetting, Network, Readout, Recurrent
 from eprop.chips import loihi
 from eprop.interop import from_nir, from_npz, from_safetensors, named_arrays, to_loihi_rule
 from eprop.workshop.cli import main

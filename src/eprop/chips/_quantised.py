@@ -128,5 +128,7 @@ def _by_shifts(neuron: Neuron) -> Neuron:
             lost = -jnp.expm1(-neuron.time_step / jax.lax.stop_gradient(tau))
             shift = jnp.maximum(jnp.round(-jnp.log2(lost)), 1.0)
             moved = -neuron.time_step / jnp.log1p(-(2.0**-shift))
-            neuron = eqx.tree_at(lambda n, name=name: getattr(n, name), neuron, tau + jax.lax.stop_gradient(moved - tau))
+            neuron = eqx.tree_at(
+                lambda n, name=name: getattr(n, name), neuron, tau + jax.lax.stop_gradient(moved - tau)
+            )
     return neuron

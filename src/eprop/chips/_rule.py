@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PyTree, UInt32
 
 from eprop.chips._checks import require_range
 from eprop.chips._grid import Grid, Rounding, digest, drawn, each, generators, on_grid, require_grid
-from eprop.eligibility import Recurrence, Synapses, Traces, Trajectory, record, split_presynaptic, unroll
+from eprop.eligibility import Recurrence, Traces, Trajectory, record, split_presynaptic, unroll
 from eprop.eligibility.stepwise import dense_zero_traces, eligibility_step
 from eprop.eligibility.tools import filled, gather, split_constants, with_gradient
 from eprop.errors import InvalidSetting, require, require_choice
@@ -169,7 +169,9 @@ def _contract(
         signal, drawn_for = _rounded(signal, signal_grids, drawn_for)
         for one, trace, of in zip(signal, *now, strict=True):
             weights = weights + (one[:, None, None, :] * trace).sum(0)
-            of_constants = jax.tree.map(jnp.add, of_constants, gather(constants, jax.tree.map(lambda e, s=one: s * e, of)))
+            of_constants = jax.tree.map(
+                jnp.add, of_constants, gather(constants, jax.tree.map(lambda e, s=one: s * e, of))
+            )
         rounded, random = _rounded(_stored(vectors), grids, random)
         return (state, _restored(vectors, rounded), (weights, of_constants), largest, random, drawn_for), None
 

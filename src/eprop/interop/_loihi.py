@@ -61,7 +61,9 @@ def to_loihi_rule(network: Network, path: str | Path, *, rule: Rule | None = Non
 
 
 def _alif(neuron: ALIF, dv: int, exponent: int) -> EPropRule:
-    require(neuron.adaptation_gain == "one", f"adaptation_gain = {neuron.adaptation_gain!r}: the rule knows 'one' alone")
+    require(
+        neuron.adaptation_gain == "one", f"adaptation_gain = {neuron.adaptation_gain!r}: the rule knows 'one' alone"
+    )
     require(
         neuron.threshold_scaling == "baseline",
         f"threshold_scaling = {neuron.threshold_scaling!r}: the rule knows 'baseline' alone",

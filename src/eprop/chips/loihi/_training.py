@@ -230,7 +230,9 @@ def _step(training, chip, learns, feedback, w_out, carry, xs):
     moved = _stacked(after) != _stacked(state)
     wanted = memory.now != 0
     counts = memory.memory.counts + jnp.stack([wanted.sum(), (wanted & ~moved).sum(), moved.sum()])
-    kept = memory.memory._replace(counts=counts, spikes=memory.memory.spikes + z, w_out=memory.memory.w_out + jnp.outer(z_bar, error))
+    kept = memory.memory._replace(
+        counts=counts, spikes=memory.memory.spikes + z, w_out=memory.memory.w_out + jnp.outer(z_bar, error)
+    )
     return (after, kept), y
 
 

@@ -22,7 +22,7 @@ from eprop.learner import Learner, LearnerState
 from eprop.networks import Network, partition
 from eprop.workshop.experiments._reproduction import REPRODUCTIONS, Reproduction
 from eprop.workshop.settings import Experiment, NetworkSettings, OptimiserSettings, RuleSettings, RunSettings
-from eprop.workshop.tasks import ArraysTask, EvidenceAccumulation, PatternGeneration, TASKS
+from eprop.workshop.tasks import TASKS, ArraysTask, EvidenceAccumulation, PatternGeneration
 from eprop.workshop.training import RunFolder, SequenceTrainer, TrainState, experiment_to_json, purpose_key, train
 
 Rounding = Literal["nearest", "stochastic"]

@@ -138,7 +138,11 @@ def evidence_tables(rows: list[dict[str, Any]], settings: ChipEvidenceFigure) ->
         values = [row["value"] for row in of_chip]
         seconds = f"{np.mean([row['wall_s'] for row in of_chip]):.0f}"
         errors.add_row(chip, f"{np.mean(values):.3f}", *(f"{value:.3f}" for value in values), seconds)
-    return [errors, _means("learning", "learning", chosen), _means("cost of a core (NeuroBench's names)", "cost", chosen)]
+    return [
+        errors,
+        _means("learning", "learning", chosen),
+        _means("cost of a core (NeuroBench's names)", "cost", chosen),
+    ]
 
 
 def _means(title: str, part: str, chosen: dict[str, list[dict[str, Any]]]) -> Table:
