@@ -62,6 +62,9 @@ class Twin:
     def sums(self, c, spikes):
         shift = c["exp"]
         move = lambda x: x << shift if shift >= 0 else x >> -shift  # noqa: E731
+        if self.v["dendrite"] == "clipped" and shift >= 0:
+            move = lambda x: clip(x << shift, -(2**15) + 1, 2**15 - 1)  # noqa: E731
+            return [sum(move(row[j]) for row, s in zip(c["w"], spikes, strict=True) if s) for j in range(self.n)]
         columns = [[row[j] for row, s in zip(c["w"], spikes, strict=True) if s] for j in range(self.n)]
         if self.v["exponent"] == "each-weight" and shift < 0:
             return [sum(map(move, column)) for column in columns]
@@ -117,7 +120,9 @@ class Twin:
                 for i, x in enumerate(values):
                     p = as_double(x * r[f"{side}_decay"][n])
                     low = p.numerator // p.denominator
-                    x = low + (Fraction(int(number(f"{side}_decay", 2 * self.t, n)), ONE) < p - low)
+                    sent = side == "y" and r["factors"] == 3
+                    if k == 1 or sent or self.v["trace_decay"] != "once-an-epoch":
+                        x = low + (Fraction(int(number(f"{side}_decay", 2 * self.t, n)), ONE) < p - low)
                     if c[f"{side}t"][i] == k:
                         x = clip(x + whole + (int(number(f"{side}_impulse", 2 * self.t, n)) < part), 0, 127)
                     values[i] = x

@@ -1,4 +1,4 @@
-"""Neurons, traces, signals and weights on a grid: what the grid is, unbiased rounding, gradients that reach the float engine's as bits grow."""
+"""Neurons, traces, signals and weights on a grid: unbiased rounding, gradients that reach the float engine's."""
 
 import equinox as eqx
 import jax
@@ -193,7 +193,7 @@ def errors(neuron, all_bits, trainable=(), state=True):
     ],
 )
 def test_with_each_bit_the_gradients_error_halves_down_to_nothing(neuron, state):
-    """Over 8 bits by 2^8, give or take a factor of 4. (Spikes that rounding moves would jump: with `state` smooth models.)"""
+    """Over 8 bits by 2^8, give or take a factor of 4. `state`: of smooth models; spikes that rounding moves jump."""
     few, many, all_of_them = errors(neuron, (12, 20, 32), state=state)
     assert 64 < few / many < 1024 and all_of_them < 1e-6
 

@@ -85,7 +85,7 @@ class Quantised(Wrapper):
         frame = getattr(self.neuron, "frame", 1)
         require(frame == 1, f"frame = {frame}: Filtered with longer frames stands around Quantised, not within")
         require(
-            self.decay == "multiply" or _decays(self.neuron),
+            self.decay == "multiply" or bool(_decays(self.neuron)),
             f"decay = 'shift': {type(self.neuron).__name__} has no time constant whose decay could be a shift",
         )
 

@@ -17,12 +17,12 @@ class GridState(NamedTuple):
     """What stands between two updates.
 
     optimiser: the inner optimiser's state. rest: what was collected and not written yet, like the parameters; None
-    where nothing is. count: updates so far, for the draws.
+    where nothing is. updates: how many so far, for the draws.
     """
 
     optimiser: PyTree
     rest: PyTree | None
-    count: Int[Array, ""]
+    updates: Int[Array, ""]
 
 
 class GridUpdates:
@@ -32,9 +32,9 @@ class GridUpdates:
         units:      w' = w + sign(u) unit with probability min(1, |u| / unit), else w
 
     `u` is the inner optimiser's update, `unit` the grid's. Collected, the float sum is kept beside the weights and
-    rounded when applied: no update is lost, and it costs a float a weight. By units nothing is kept. Both saturate where
-    the register ends; what saturates is not collected. Parameters that stand off their grid are put on it at the first
-    update; `on_grids` does so before.
+    rounded when applied: no update is lost, and it costs a float a weight. By units nothing is kept. Both saturate
+    where the register ends; what saturates is not collected. Parameters that stand off their grid are put on it at the
+    first update; `on_grids` does so before.
 
     A `Learner`'s decay of adaptive feedback (Kolen & Pollack) comes after the optimiser, and leaves the grid until the
     next update.
@@ -88,7 +88,7 @@ class GridUpdates:
         """What is to be added to the parameters, and the state after it."""
         updates, inner = self.optimiser.update(gradient, state.optimiser, parameters)
         leaves, structure = jax.tree.flatten(parameters)
-        key = jax.random.fold_in(jax.random.key(self.seed), state.count)
+        key = jax.random.fold_in(jax.random.key(self.seed), state.updates)
         keys = list(jax.random.split(key, len(leaves)))
         spans = _spans(self.spans, structure)
         rests = [None] * len(leaves) if state.rest is None else jax.tree.leaves(state.rest)
@@ -96,7 +96,7 @@ class GridUpdates:
         found = [self._written(*one) for one in each]
         changes = structure.unflatten([new - w for (new, _), w in zip(found, leaves, strict=True)])
         rest = None if state.rest is None else structure.unflatten([rest for _, rest in found])
-        return changes, GridState(inner, rest, state.count + 1)
+        return changes, GridState(inner, rest, state.updates + 1)
 
     def _written(self, w: Array, update: Array, rest: Array | None, span: float, key: Array) -> tuple[Array, Any]:
         """The new weight, and what is collected."""
@@ -117,8 +117,8 @@ def weight_spans(parameters: PyTree, factor: float = 2.0) -> PyTree:
 def on_grids(parameters: PyTree, bits: Bits, spans: float | PyTree) -> PyTree:
     """Parameters rounded to the nearest neighbour on their grids."""
     leaves, structure = jax.tree.flatten(parameters)
-    spans = _spans(spans, structure)
-    return structure.unflatten([quantise(w, bits, span) for w, span in zip(leaves, spans, strict=True)])
+    pairs = zip(leaves, _spans(spans, structure), strict=True)
+    return structure.unflatten([quantise(w, bits, span) for w, span in pairs])
 
 
 def _spans(spans: Any, structure: Any) -> list[float]:

@@ -16,7 +16,7 @@ from eprop.neurons import LIF, Filtered
 def from_nir(
     graph: Any, *, dt: float | None = None, discretisation: Discretisation | None = None, dtype: Any = jnp.float32
 ) -> Network:
-    """The network that a NIR graph says: layers of LIF neurons with a hard reset, and a readout, with a leak or without.
+    """The network that a NIR graph says: layers of LIF neurons with a hard reset, a readout with or without a leak.
 
     The graph is one chain, `input -> weights -> LIF (<- weights) -> ... -> weights (-> LI) (-> weights) -> output`.
     Of a LIF node, `tau`, `v_threshold` and `v_reset` become constants `[neuron]`; `r` and `v_leak` go into the weights

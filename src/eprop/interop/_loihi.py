@@ -49,8 +49,9 @@ def to_loihi_rule(network: Network, path: str | Path, *, rule: Rule | None = Non
         made = eprop_lif(dv, exponent=exponent)
     else:
         made = _alif(neuron, dv, exponent)
+    wanted = 4096 * (1 - alpha)
     comments = [
-        f"e-prop for {name} neurons: decay of the voltage dv = {dv} of 4096 (wanted {4096 * (1 - alpha):.2f}), du = 4095",
+        f"e-prop for {name} neurons: decay of the voltage dv = {dv} of 4096 (wanted {wanted:.2f}), du = 4095",
         "y3 = 64 - L psi" + (f", y2 = psi / {made.psi:g}" if made.psi else "") + ": the neuron sends them each step",
         f"a unit of y3 adds {made.weight:g} units of weight for a spike that has not decayed",
         *(f"constant of {what}: {100 * error:+.1f} % off" for what, error in made.errors.items()),

@@ -27,7 +27,7 @@ def step(
 ) -> tuple[LIFState, Bool[Array, "n"], Int32[Array, "n"]]:  # noqa: F821
     """One step with the sum of weights `a`: current, voltage, threshold, reset; see `LoihiLIF`.
 
-    `threshold`, in the voltage's units, stands for the settings' `vth << 6` where a neuron's program has one of its own.
+    `threshold`, in the voltage's units, stands for the settings' `vth << 6` where a neuron's program has its own.
 
     Returns the state, the spikes, and the voltage before its reset.
 

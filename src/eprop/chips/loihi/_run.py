@@ -217,8 +217,10 @@ def _epoch(connection, variant, state, epoch, table, row):
     """The end of an epoch: values of traces, rules, registers; spike times are cleared."""
     rule = connection.rule
     three = rule.factors == 3
-    x = history(table.x, False, table.x_impulse, state.x, state.x_time, row.x_decay, row.x_impulse, rule.t_epoch)
-    y = history(table.y, three, table.y_impulse, state.y, state.y_time, row.y_decay, row.y_impulse, rule.t_epoch)
+    once, length = variant.trace_decay == "once-an-epoch", rule.t_epoch
+    x = history(table.x, False, table.x_impulse, state.x, state.x_time, row.x_decay, row.x_impulse, length, once)
+    once = once and not three
+    y = history(table.y, three, table.y_impulse, state.y, state.y_time, row.y_decay, row.y_impulse, length, once)
     synapses = learnt(connection, variant, Seen(state.synapses, x, y, state.x_time, state.y_time, epoch), row.w)
     zero = jnp.zeros_like
     registers = state._replace(

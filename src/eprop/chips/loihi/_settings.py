@@ -28,8 +28,9 @@ class Variant:
     """The current's range: -2^23+1 to 2^23, wrapped once; or -2^23 to 2^23-1 (nengo-loihi)."""
     current_decay: Literal["du+1", "du"] = "du+1"
     """The decay of the current, in 1/4096 (brian2-loihi: du)."""
-    dendrite: Literal["unlimited", "wrapped"] = "unlimited"
-    """The sum's width: none, or 21 bits and sign after its shift by 6 (nengo-loihi)."""
+    dendrite: Literal["unlimited", "wrapped", "clipped"] = "unlimited"
+    """The sum's width: none; 21 bits and sign after its shift by 6 (nengo-loihi); or each weight, shifted, clipped to
+    those bits (brian2-loihi), which in the ranges here changes -256 at exponent 7 alone."""
     exponent: Literal["sum", "each-weight"] = "sum"
     """A negative weight exponent shifts the sum, or each weight before it (nengo-loihi, brian2-loihi)."""
     truncation: Literal["down", "towards-zero"] = "down"
@@ -38,8 +39,9 @@ class Variant:
     """A learned weight is any integer, or rounded stochastically to its bits (nengo-loihi, brian2-loihi)."""
     trace_product: Literal["1/8", "1/4", "exact"] = "1/8"
     """The factor on a product of two traces: a mantissa of 4 bits, of 3 (nengo-loihi), no shift (brian2-loihi)."""
-    trace_decay: Literal["exponential", "linear"] = "exponential"
-    """A trace's factor a step: exp(-1/tau), or 1 - 1/tau (brian2-loihi)."""
+    trace_decay: Literal["exponential", "linear", "once-an-epoch"] = "exponential"
+    """A trace's factor: exp(-1/tau) a step; 1 - 1/tau a step (brian2-loihi); or exp(-L/tau) once in an epoch of L steps
+    (nengo-loihi), here at its first step. What neurons sent decays as ever."""
     impulse: Literal["fractional", "integer"] = "fractional"
     """Impulses have a fraction that is rounded stochastically, or none (brian2-loihi)."""
     trace_draws: Literal["shared", "each-trace"] = "shared"
@@ -156,12 +158,17 @@ class LearningRule:
     def decay(self, side: str, variant: Variant) -> tuple[Fraction, ...]:
         """The factors of the x or y traces, exactly: doubles as fractions."""
         given = self.x_decay if side == "x" else self.y_decay
+        once = variant.trace_decay == "once-an-epoch"
+        require(
+            given is None or not once,
+            f"{side}_decay: factors of a step; with trace_decay = 'once-an-epoch' a trace has its time constant alone",
+        )
         if given is not None:
             return tuple(Fraction(0) if pair is None else Fraction(*pair) for pair in given)
         taus = [self.x1_tau, self.x2_tau] if side == "x" else [self.y1_tau, self.y2_tau, self.y3_tau]
         if side == "y" and self.factors == 3:
             return (_factor(SENT_TAU, "exponential"),) * 3
-        return tuple(_factor(tau, variant.trace_decay) for tau in taus)
+        return tuple(_factor(tau, variant.trace_decay, self.t_epoch if once else 1) for tau in taus)
 
     def impulses(self, side: str, variant: Variant) -> tuple[tuple[int, int], ...]:
         """Whole part and 256ths of the impulses of the x or y traces."""
@@ -173,15 +180,15 @@ class LearningRule:
         return tuple((whole, part if variant.impulse == "fractional" else 0) for whole, part in cut)
 
 
-def _factor(tau: float, kind: str) -> Fraction:
-    """A trace's factor a step, the nearest double."""
+def _factor(tau: float, kind: str, steps: int = 1) -> Fraction:
+    """A trace's factor, of a step or of several, the nearest double."""
     if tau == 0:
         return Fraction(0)
     if kind == "linear":
         return Fraction(max(0.0, float(1 - 1 / Fraction(tau))))
     with localcontext() as context:
         context.prec = 60
-        return Fraction(float(Decimal(-1 / float(tau)).exp()))  # the exponent is a double, too
+        return Fraction(float(Decimal(-steps / float(tau)).exp()))  # the exponent is a double, too
 
 
 @dataclass(frozen=True)

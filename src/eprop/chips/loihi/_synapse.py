@@ -9,6 +9,10 @@ from jaxtyping import Array, Bool, Int32
 from eprop.chips.loihi._settings import Connection, Variant
 
 
+DENDRITE = 2**15 - 1
+"""The largest that 21 bits hold before the shift by 6."""
+
+
 def truncate(connection: Connection, variant: Variant, weights: Any) -> np.ndarray:
     """Weights as the connection holds them at the start, `[pre, post]`.
 
@@ -33,6 +37,9 @@ def dendrite(
 ) -> Int32[Array, "post"]:  # noqa: F821
     """The sum of the weights whose inputs fired, shifted by the exponent; not limited here."""
     shift = connection.weight_exp
+    if shift >= 0 and variant.dendrite == "clipped":
+        weights = jnp.clip(weights << shift, -DENDRITE, DENDRITE)
+        return jnp.where(spikes[:, None], weights, 0).sum(0, dtype=jnp.int32)
     if shift >= 0 or variant.exponent == "sum":
         total = jnp.where(spikes[:, None], weights, 0).sum(0, dtype=jnp.int32)
         return total << shift if shift >= 0 else total >> -shift

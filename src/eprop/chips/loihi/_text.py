@@ -35,7 +35,7 @@ def rule_from_text(text: str) -> LearningRule:
     Raises:
         InvalidSetting: naming the line, for an unknown setting, a value of another kind, or a rule out of the grammar.
     """
-    kinds = {field.name: field.type for field in fields(LearningRule) if field.name not in SKIPPED}
+    kinds: dict[str, Any] = {field.name: field.type for field in fields(LearningRule) if field.name not in SKIPPED}
     made: dict[str, Any] = {}
     for number, line in enumerate(text.splitlines(), 1):
         line = line.strip()

@@ -112,11 +112,16 @@ def history(
     random_decay: Int32[Array, "trace 2"],
     random_impulse: Int32[Array, "trace"],  # noqa: F821
     steps: int,
+    once: bool = False,
 ) -> Int32[Array, "step trace n"]:
-    """Values `h(k)` of a trace at steps 1 to `steps` of the epoch, from its register: decay, then the impulse."""
+    """Values `h(k)` of a trace at steps 1 to `steps` of the epoch, from its register: decay, then the impulse.
+
+    `once`: the trace decays at the first of them alone.
+    """
 
     def one(value, k):
-        value = decayed(table, SENT if sent else 0, value, random_decay)
+        lower = decayed(table, SENT if sent else 0, value, random_decay)
+        value = jnp.where(k == 1, lower, value) if once else lower
         value = jnp.where((spiked_at == k)[None], pushed(value, impulse, random_impulse), value)
         return value, value
 

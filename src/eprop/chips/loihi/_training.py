@@ -1,4 +1,4 @@
-"""Learning a task by e-prop's rule on the chip: synapses, traces and tags in its integers, errors sent by the neurons."""
+"""Learning a task by e-prop's rule on the chip: synapses, traces and tags in its integers, errors sent by neurons."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -32,7 +32,7 @@ class LoihiTraining:
 
         psi_j = max(0, 1 - |v_j - A_j| / vth),   L_j = sum_k B_jk (softmax(y)_k - target_k),   y = W_out z_bar
 
-    Departs from e-prop 1 in float: the eligibility trace is not filtered by the readout's leak (the rule's text cannot),
+    Departs from e-prop 1 in float: the eligibility trace is not filtered by the readout's leak (a rule cannot say it),
     the reset is hard, and the trace of a neuron is not wiped by it. `W_out` learns on the host, by the delta rule.
     """
 

@@ -38,9 +38,12 @@ def reproduce(arguments: list[str]) -> None:
     preset, rest = take_option(rest, "preset", next(iter(presets)))
     require(preset in presets, f"preset = {preset!r}: {name} has {', '.join(presets)}")
     kind = type(presets[preset])
+    for field in dataclasses.fields(presets[preset]):
+        if isinstance(getattr(presets[preset], field.name), tuple):
+            rest = split_commas(rest, field.name.replace("_", "-"))
     options = parse(
         ReproduceOptions[kind],
-        split_commas(rest, "rules"),
+        rest,
         prog=f"eprop reproduce {name}",
         description=f"{reproduction.summary}\n\nPreset: {preset} (--preset NAME, one of {', '.join(presets)}).",
         default=ReproduceOptions(out=missing(), settings=presets[preset]),

@@ -137,7 +137,9 @@ class ChipBitsTrainer(SequenceTrainer):
     def __init__(
         self, experiment: Experiment, settings: ChipBitsFigure, rounding: Rounding, form: Form, spans: Spans
     ) -> None:
-        self.settings, self.rounding, self.form, self.spans = settings, rounding, form, spans
+        self.settings, self.spans = settings, spans
+        self.rounding: Rounding = rounding
+        self.form: Form = form
         product = itertools.product(settings.weight_bits, settings.trace_bits, range(settings.seeds))
         self.rows = [Row(*row) for row in product]
         super().__init__(experiment, [row.seed for row in self.rows])

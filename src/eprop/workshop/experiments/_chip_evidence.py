@@ -51,10 +51,8 @@ class ChipEvidenceFigure:
         require(len(set(self.chips)) == len(self.chips) >= 1, f"chips = {','.join(self.chips)}: name each once")
         for chip in self.chips:
             require_choice("chips", chip, CHIPS)
-        if "reckon" in self.chips:
-            self.reckon
-        if set(self.chips) - {"reckon"}:
-            self.loihi("lif").chip(self.task.n_in)
+        for chip in self.chips:  # what does not fit is refused before a folder is made
+            _ = self.reckon if chip == "reckon" else self.loihi("lif").chip(self.task.n_in)
 
     @property
     def task(self) -> EvidenceAccumulation:
@@ -62,8 +60,8 @@ class ChipEvidenceFigure:
 
     @property
     def reckon(self) -> ReckOn:
-        rates = {"lr_p_winp": self.reckon_rate, "lr_p_wrec": self.reckon_rate}
-        return ReckOn(n_in=self.task.n_in, n_rec=self.neurons, n_out=2, **rates)
+        rate = self.reckon_rate
+        return ReckOn(n_in=self.task.n_in, n_rec=self.neurons, n_out=2, lr_p_winp=rate, lr_p_wrec=rate)
 
     def loihi(self, kind: Any) -> LoihiTraining:
         return LoihiTraining(kind=kind, n=self.neurons, exponent=self.loihi_exponent, readout_rate=0.005)
