@@ -314,7 +314,7 @@ def test_the_exponent_shifts_the_sum_or_each_weight(exponent):
 
 
 def test_the_two_readings_of_other_models_are_what_they_say():
-    """A clipped dendrite differs at -256 and exponent 7 alone; a trace decays by exp(-L/tau) at an epoch's first step."""
+    """A clipped dendrite differs at -256 and exponent 7 alone; a trace decays by exp(-L/tau) at an epoch's start."""
     from eprop.chips.loihi._synapse import dendrite
 
     w = np.array([[-256, -255, 255]], np.int32)

@@ -8,7 +8,6 @@ from jaxtyping import Array, Bool, Int32
 
 from eprop.chips.loihi._settings import Connection, Variant
 
-
 DENDRITE = 2**15 - 1
 """The largest that 21 bits hold before the shift by 6."""
 
