@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from eprop import ALIF, BPTT, GRU, LSTM, Filtered, InvalidSetting, Network, Readout, Recurrent, make_rule, partition
+from eprop import ALIF, BPTT, GRU, LIF, LSTM, Filtered, InvalidSetting, Network, Readout, Recurrent, make_rule, partition
 from eprop.eligibility import (
     Synapses,
     record,
@@ -283,6 +283,8 @@ def test_the_structure_of_a_model_is_read_off_its_step():
     assert trace_structure(Filtered(LSTM()))[:2] == (((0, 1, 2), (0, 1, 2, 3)), ((0,), (0, 1)))
     assert trace_structure(GRU())[:2] == (((0, 1, 2, 3),), ((0,),))
     assert trace_structure(Filtered(ALIF()))[:2] == (((0,),) * 3, ((0,), (0, 1), (0, 1, 2)))
+    assert trace_structure(LIF()).shared == (True,)  # one number a presynaptic neuron
+    assert trace_structure(LIF(reset="hard")).shared == (False,)  # each neuron's own spikes wipe its trace
 
 
 @slow
