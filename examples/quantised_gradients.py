@@ -41,7 +41,7 @@ def errors(neuron, state, rounding):
         rule = QuantisedEProp1(
             "random", traces=Grid(bits, spans.traces), signals=Grid(bits, spans.signals), rounding=rounding
         )
-        quantised = Quantised(network.layers[0].neuron, bits=bits, spans=spans.state, rounding=rounding)
+        quantised = Quantised(layer.neuron, bits=bits, spans=spans.state, rounding=rounding)
         moved = eqx.tree_at(lambda n: n.layers[0].neuron, network, quantised) if state else network
         pairs = zip(jax.tree.leaves(gradient(moved, inputs, rule)), jax.tree.leaves(exact), strict=True)
         found.append(max(float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b)) for a, b in pairs))

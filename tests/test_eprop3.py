@@ -7,7 +7,20 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from eprop import ALIF, BPTT, GRU, LIF, LSTM, Filtered, InvalidSetting, Network, Readout, Recurrent, make_rule, partition
+from eprop import (
+    ALIF,
+    BPTT,
+    GRU,
+    LIF,
+    LSTM,
+    Filtered,
+    InvalidSetting,
+    Network,
+    Readout,
+    Recurrent,
+    make_rule,
+    partition,
+)
 from eprop.eligibility import (
     Synapses,
     record,
