@@ -3,7 +3,7 @@
 import dataclasses
 import importlib.util
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -214,26 +214,26 @@ class ChipBitsTrainer(SequenceTrainer):
         return TrainState(learner, state.active), loss
 
 
-def block_names(settings: ChipBitsFigure) -> dict[str, tuple[Rounding, Form]]:
-    """The blocks of a task, by the end of their folders' names."""
-    both = itertools.product(settings.roundings, settings.updates)
-    return {f"{rounding}-{form}": (rounding, form) for rounding, form in both}
-
-
 def run_chip_bits(folder: RunFolder, settings: ChipBitsFigure) -> Table:
-    """All blocks, or those that an earlier call left; then `results.json` and a table."""
+    """All blocks, or those that an earlier call left; `results.json` after each of them, and a table."""
     data = folder.path / "digits.npz"
     if "digits" in settings.tasks and not data.is_file():
         write_digits(data)
-    rows = []
+    rows: list[dict[str, Any]] = []
+    for found in _parts(folder, settings, data):
+        rows += found
+        write_json(folder.path / "results.json", {"settings": folder.config["settings"], "rows": rows})
+    return bits_table(rows, settings)
+
+
+def _parts(folder: RunFolder, settings: ChipBitsFigure, data: Path) -> Iterator[list[dict[str, Any]]]:
+    """The rows of each part, one part after the other."""
     for task in settings.tasks:
         experiment = settings.experiment(task, data)
         for name, rule in BASELINES.items():
-            rows += _baseline(folder, task, name, rule, experiment, settings)
-        for rounding, form in block_names(settings).values():
-            rows += _block(folder, task, rounding, form, experiment, settings)
-    write_json(folder.path / "results.json", {"settings": folder.config["settings"], "rows": rows})
-    return bits_table(rows, settings)
+            yield _baseline(folder, task, name, rule, experiment, settings)
+        for rounding, form in itertools.product(settings.roundings, settings.updates):
+            yield _block(folder, task, rounding, form, experiment, settings)
 
 
 def write_digits(path: Path) -> None:
@@ -319,7 +319,7 @@ def bits_table(rows: list[dict[str, Any]], settings: ChipBitsFigure) -> Table:
             value = mean_value(rows, task=task, network=name)
             shown = [f"{value:.3f}", *[""] * (len(settings.trace_bits) - 1)]
             table.add_row(task, metrics[task], "none", "BPTT" if name == "bptt" else "e-prop", "float", *shown)
-        for (rounding, form), bits in itertools.product(block_names(settings).values(), settings.weight_bits):
+        for rounding, form, bits in itertools.product(settings.roundings, settings.updates, settings.weight_bits):
             what = {"task": task, "rounding": rounding, "form": form, "weight_bits": bits}
             cells = [f"{mean_value(rows, **what, trace_bits=b):.3f}" for b in settings.trace_bits]
             table.add_row(task, metrics[task], rounding, form, str(bits), *cells)

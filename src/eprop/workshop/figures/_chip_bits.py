@@ -17,25 +17,30 @@ BROKEN = 0.05
 
 
 def draw_chip_bits(folder: RunFolder) -> list[Path]:
-    """A row of heat maps a task, a map for each rounding and form of update."""
+    """A row of heat maps a task, a map for each rounding and form of update; of an unfinished run, those there are."""
     results = folder.path / "results.json"
     require(results.is_file(), f"{folder.path}: nothing measured yet; go on with 'eprop resume {folder.path}'")
     rows, settings = read_json(results)["rows"], reproduction_of(folder)[1]
     kinds = list(itertools.product(settings.roundings, settings.updates))
-    figure = new_figure(1.4 + 2.6 * len(kinds), 0.5 + 2.5 * len(settings.tasks))
-    panels = figure.subplots(len(settings.tasks), len(kinds), squeeze=False)
-    for task, line in zip(settings.tasks, panels, strict=True):
+    tasks = [task for task in settings.tasks if any(row["task"] == task for row in rows)]
+    figure = new_figure(1.4 + 2.6 * len(kinds), 0.5 + 2.5 * len(tasks))
+    panels = figure.subplots(len(tasks), len(kinds), squeeze=False)
+    for task, line in zip(tasks, panels, strict=True):
         of_task = [row for row in rows if row["task"] == task]
         floats = mean_value(of_task, network="float"), mean_value(of_task, network="bptt")
         scale = min(max(row["value"] for row in of_task), 1.5)
         shown = None
         for (rounding, form), axes in zip(kinds, line, strict=True):
             values = _values(of_task, settings, rounding, form)
+            if np.isnan(values).all():
+                axes.axis("off")
+                continue
             shown = axes.imshow(values, cmap="viridis_r", vmin=0, vmax=scale, aspect="auto", origin="lower")
             _label(axes, values, settings, floats[0], scale)
             tidy(axes, "bits of traces", "bits of weights", f"{task}: {rounding}, {form}")
         label = f"{of_task[0]['metric']}\n(float {floats[0]:.2f}, BPTT {floats[1]:.2f})"
-        figure.colorbar(shown, ax=list(line), label=label, pad=0.01)  # pyright: ignore[reportArgumentType]
+        if shown is not None:
+            figure.colorbar(shown, ax=list(line), label=label, pad=0.01)
     return [save(figure, folder.path / "chip-bits.png")]
 
 
