@@ -14,7 +14,7 @@ TINY_BITS = (
     "reproduce chip-bits --tasks pattern --pattern-iterations 3 --weight-bits 3,8 --trace-bits 4,8 "
     "--roundings stochastic --updates collected"
 )
-TINY_EVIDENCE = "reproduce chip-evidence --samples 2 --test 2 --seeds 1 --neurons 16"
+TINY_EVIDENCE = "reproduce chip-evidence --samples 2 --test 2 --seeds 1 --neurons 20"
 
 
 def rows(folder):
