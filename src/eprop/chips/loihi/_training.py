@@ -168,12 +168,12 @@ def _many(training, task, learns, feedback, weights, keys):
 
 def _sample(training, chip, learns, feedback, weights, batch, rows):
     """One sample from rest: the chip's steps, the host's readout, and the float update beside them."""
-    before, zero = weights.chip, jnp.zeros((chip.n,), jnp.float32)
-    target = jax.nn.one_hot(batch.targets[:, 0], feedback.shape[1])
-    n_in, n = chip.n_in, chip.n
+    before, n, pre = weights.chip, chip.n, chip.n_in + chip.n
+    target = jax.nn.one_hot(batch.targets[:, 0], feedback.shape[1], dtype=jnp.float32)
+    zeros = lambda *shape: jnp.zeros(shape, jnp.float32)  # noqa: E731
     memory = _Memory(
-        zero.astype(jnp.int32), zero, jnp.zeros((n_in + n,)), jnp.zeros((n_in + n, n)), jnp.zeros((n_in + n, n)),
-        jnp.zeros((3,)), jnp.zeros((n,)), jnp.zeros_like(weights.w_out),
+        raised=zeros(n).astype(jnp.int32), z_bar=zeros(n), trace=zeros(pre), eps=zeros(pre, n), update=zeros(pre, n),
+        counts=zeros(3), spikes=zeros(n), w_out=zeros(*weights.w_out.shape),
     )  # fmt: skip
     xs = (batch.inputs[:, 0] > 0.5, batch.mask[:, 0], target, rows)
     step = partial(_step, training, chip, learns, feedback, weights.w_out)
@@ -210,7 +210,7 @@ def _step(training, chip, learns, feedback, w_out, carry, xs):
     adapts = training.kind == "alif"
     threshold = FRACTION * training.vth + memory.raised
     neurons, z, v = _neuron.step(chip.lif, chip.variant, state.neurons, a, threshold)
-    psi = jnp.maximum(0.0, 1.0 - jnp.abs(v - threshold) / (FRACTION * training.vth))
+    psi = jnp.maximum(0.0, 1.0 - jnp.abs(v - threshold).astype(jnp.float32) / (FRACTION * training.vth))
     z_bar = training.kappa * memory.z_bar + z
     y = z_bar @ w_out
     error = jnp.where(supervised & learns, jax.nn.softmax(y) - target, 0.0)
