@@ -5,18 +5,18 @@ from typing import Any, ClassVar, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree, UInt32
+from jaxtyping import Array, Float, UInt32
 
 from eprop.chips._checks import require_range
 from eprop.chips._grid import Grid, Rounding, digest, drawn, each, generators, on_grid, require_grid
-from eprop.eligibility import Recurrence, Traces, Trajectory, record, split_presynaptic, unroll
+from eprop.eligibility import Carry, Read, Recurrence, Synapses, Traces, Trajectory, record, split_presynaptic, unroll
 from eprop.eligibility.stepwise import dense_zero_traces, eligibility_step
 from eprop.eligibility.tools import filled, gather, split_constants, with_gradient
 from eprop.errors import InvalidSetting, require, require_choice
 from eprop.learning_signals import Feedback, as_feedback
 from eprop.networks import Network, Recurrent
-from eprop.neurons import Neuron, Outputs, readout_output
-from eprop.rules import EProp1, Rule
+from eprop.neurons import Neuron, Outputs, PyTree, readout_output
+from eprop.rules import EProp1, Future, Rule
 
 
 class QuantisedEProp1(Rule):
@@ -88,7 +88,15 @@ class QuantisedEProp1(Rule):
     def label(self) -> str:
         return f"{self.name}:{self.kind.name}"
 
-    def run(self, neuron, synapses, inputs, carry, read=None, future=None):
+    def run(
+        self,
+        neuron: Neuron,
+        synapses: Synapses,
+        inputs: Float[Array, "time batch n_in"],
+        carry: Carry,
+        read: Read | None = None,
+        future: Future | None = None,
+    ) -> tuple[Outputs, Float[Array, "time batch output"] | None, Carry]:
         self._check(carry, future, one_window=True)
         components = len(jax.tree.leaves(eqx.filter(carry.state, eqx.is_inexact_array)))
         require_grid("traces", self.traces, components)

@@ -4,11 +4,12 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, Int
 
 from eprop.chips._checks import require_range
 from eprop.chips._grid import Bits, Rounding, quantise, require_bits_of, unit, unit_update
 from eprop.errors import require_choice
+from eprop.neurons import PyTree
 
 Form = Literal["collected", "units"]
 

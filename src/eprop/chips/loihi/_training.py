@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
 from eprop.chips.loihi import _neuron
 from eprop.chips.loihi._draws import by_step, draw
@@ -16,6 +16,7 @@ from eprop.chips.loihi._run import ConnectionState, LoihiState, _learn, constant
 from eprop.chips.loihi._settings import Connection, Loihi, LoihiLIF
 from eprop.chips.loihi._synapse import dendrite
 from eprop.errors import require, require_choice, require_positive
+from eprop.neurons import PyTree
 
 FRACTION = 64
 """Units of the voltage for one of the threshold's and of a weight's."""
