@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 import eprop
-from eprop import EProp1, Network, Recurrent, make_rule, value_and_grad
+from eprop import LSTM, Block, EProp1, Network, Readout, Recurrent, make_rule, value_and_grad
 from eprop.eligibility import Synapses, start, stepwise, unroll
 from eprop.learning_signals import FEEDBACKS
 from eprop.rules import RULES
@@ -74,6 +74,15 @@ def test_every_row_of_the_table_has_its_recipe():
     titles = re.findall(r"^### (.*)$", page, re.M)
     shortened = [row.split(" of several")[0].split(" for one-shot")[0].split(" to measure")[0] for row in rows]
     assert [title.lower() for title in titles] == shortened
+
+
+def test_a_map_between_layers_learns_in_a_block():
+    scale = made("A map between layers")["Scale"](jnp.ones(4))
+    keys = jax.random.split(jax.random.key(0), 2)
+    block = Block(Recurrent(LSTM(), 3, 4, key=keys[0]), (), (scale,))
+    network, x = Network((block,), Readout(4, 2, key=keys[1])), jnp.ones((5, 1, 3))
+    gradient = value_and_grad(lambda n: jnp.sum(n(x, EProp1()).y ** 2), EProp1())(network)[1]
+    assert bool((gradient.layers[0].after[0].gain != 0).all())
 
 
 def test_a_neuron_model():

@@ -50,6 +50,22 @@ def network(neuron: eprop.Neuron) -> eprop.Network:
     return eprop.Network((below,), eprop.Readout(8, 2, key=key))
 
 
+def constrained() -> eprop.Network:
+    """A layer with populations, masks, delays and rewiring, between maps; one update of it."""
+    keys = jax.random.split(jax.random.key(6), 6)
+    parts = (eprop.Population("i", 2, sign="inhibitory"), eprop.Population("e", 2, sign="excitatory", delay=1))
+    mask = eprop.random_mask(keys[0], 4, 4, 0.5, autapses=False)
+    layer = eprop.Recurrent(
+        eprop.LIF(), 3, parts, key=keys[1], mask_rec=mask, bounds=(-1.0, 1.0), rewiring=eprop.Rewiring(l1=1e-3)
+    )
+    glu, dense = eprop.GatedLinearUnit(4, 4, key=keys[2]), eprop.Dense(4, 3, key=keys[3])
+    block = eprop.Block(layer, (eprop.LayerNorm(3),), (glu, dense), residual=True)
+    model = eprop.Network((block,), eprop.Readout(3, 2, key=keys[4]))
+    parameters, _ = eprop.partition(model, eprop.EProp1())
+    updates: Any = jax.tree.map(jnp.zeros_like, parameters)
+    return eprop.apply_updates(model, updates)
+
+
 def rules() -> list[eprop.Rule]:
     return [
         eprop.BPTT(),
@@ -120,6 +136,7 @@ def main() -> None:
     for rule in rules():
         print(rule.label, float(jnp.abs(gradient(network(models()[0]), rule, inputs, targets)).sum()))
     print("stream", learn(inputs, targets))
+    print("block", float(jnp.abs(gradient(constrained(), eprop.EProp1(), inputs, targets)).sum()))
     layer = eprop.Recurrent(models()[1], 3, 5, key=jax.random.key(4))
     print(eprop.keep_in_range(models()[0]).spiking, type(eprop.Range).__name__)
     print("head", float(with_a_head(Leaky(), inputs)))

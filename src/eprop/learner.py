@@ -17,9 +17,27 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
 from eprop.eligibility import Carry, restart, settle_if
 from eprop.errors import require, require_positive
-from eprop.learning_signals import SyntheticGradient, boundary_loss, firing_rate_loss, firing_rates, prediction_error
-from eprop.networks import Bidirectional, Network, Recurrent, hold, kolen_pollack_decay, partition, trainable
-from eprop.neurons import PyTree, keep_in_range, traced
+from eprop.learning_signals import (
+    SyntheticGradient,
+    boundary,
+    boundary_loss,
+    firing_rate_loss,
+    firing_rates,
+    prediction_error,
+    with_boundary,
+)
+from eprop.networks import (
+    Bidirectional,
+    Block,
+    Network,
+    Recurrent,
+    apply_updates,
+    hold,
+    kolen_pollack_decay,
+    partition,
+    trainable,
+)
+from eprop.neurons import PyTree, traced
 from eprop.rules import BPTT, Rule, require_rule
 
 Inputs = Shaped[Array, "time batch *channel"] | Shaped[np.ndarray, "time batch *channel"]
@@ -99,8 +117,9 @@ def suggested_window(network: Network, batch: int = 1) -> int:
         36
     """
     carried = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(lambda: network.start(batch, traces=True))))
-    currents = sum(layer.size * layer.neuron.num_currents for layer in network.layers if isinstance(layer, Recurrent))
-    a_step = batch * (currents + 6 * sum(layer.size for layer in network.layers))
+    inner = [layer.layer if isinstance(layer, Block) else layer for layer in network.layers]
+    currents = sum(layer.size * layer.neuron.num_currents for layer in inner if isinstance(layer, Recurrent))
+    a_step = batch * (currents + 6 * sum(layer.size for layer in inner))
     return min(max(carried // a_step, 16), 128)
 
 
@@ -124,9 +143,9 @@ class Learner:
         synthesiser_optimiser, synthesiser_hidden, synthesiser_discount: for a rule with synthetic gradients: an optax
             transformation for its modules, their hidden units, and a factor on their predictions (from 0 to 1).
 
-    Trained neuron constants are kept in their ranges after each update. A window in which anything is not finite
-    (inputs, loss, gradient, the neurons' state) is left out whole: weights and carry stay those before it, its loss is
-    NaN, and `skipped` counts it. So is an update after which weights would not be finite.
+    Each update is an `apply_updates`: weights and constants stay within their constraints. A window in which anything
+    is not finite (inputs, loss, gradient, the neurons' state) is left out whole: weights and carry stay those before
+    it, its loss is NaN, and `skipped` counts it. So is an update after which weights would not be finite.
 
     With synthetic gradients `SG` (e-prop 3), and `d` their discount:
 
@@ -239,7 +258,7 @@ class Learner:
             self._check_stream(network)
             carry = _own(network.start(batch, traces=self.rule.carries_traces))
         if self.rate_window is not None:
-            rates = tuple(jnp.full((layer.size,), self.rate_target, network.dtype) for layer in network.layers)
+            rates = tuple(jnp.full((_neurons(layer),), self.rate_target, network.dtype) for layer in network.layers)
         none = jnp.zeros((), jnp.int32)
         state = LearnerState(
             network,
@@ -274,11 +293,11 @@ class Learner:
         require(key is not None or not self.synthesiser_hidden, "key: hidden layers of synthetic gradients need one")
         modules = []
         for i, layer in enumerate(network.layers):
-            assert isinstance(layer, Recurrent)
-            components = len(jax.tree.leaves(traced(layer.start(1).state)))
+            assert not isinstance(layer, Bidirectional)
+            components = len(jax.tree.leaves(boundary(layer.start(1))[0]))
             own = jax.random.fold_in(jax.random.key(0) if key is None else key, i)
             hidden = self.synthesiser_hidden
-            modules.append(SyntheticGradient(components, layer.size, hidden=hidden, key=own, dtype=network.dtype))
+            modules.append(SyntheticGradient(components, _neurons(layer), hidden=hidden, key=own, dtype=network.dtype))
         optimiser = self.synthesiser_optimiser.init(tuple(modules))
         return Synthesisers(tuple(modules), optimiser, jnp.ones((batch,), bool))  # pyright: ignore[reportArgumentType]
 
@@ -441,15 +460,14 @@ class Learner:
     def _gradient(self, state: LearnerState, data: Data) -> tuple[tuple[Array, Any], PyTree, PyTree]:
         """A window's own loss and outputs; its gradient over weights, and over each layer's first state and `z`."""
         chosen, rest = partition(state.network, self.rule)
-        boundary = None
+        first = None
         if state.synthesisers is not None and state.carry is not None:
-            boundary = tuple((traced(c.state), c.z) for c in state.carry)
+            first = tuple(map(boundary, state.carry))
 
-        def of(chosen: PyTree, boundary: PyTree) -> tuple[Array, tuple[Array, Any]]:
+        def of(chosen: PyTree, first: PyTree) -> tuple[Array, tuple[Array, Any]]:
             network, carry = eqx.combine(chosen, rest), state.carry
-            if boundary is not None and carry is not None:
-                pairs = zip(carry, boundary, strict=True)
-                carry = tuple(c._replace(state=eqx.combine(s, c.state), z=z) for c, (s, z) in pairs)
+            if first is not None and carry is not None:
+                carry = tuple(map(with_boundary, carry, first))
             result = network(data.inputs, self.rule, carry, self._lengths(network, data))
             value = jnp.zeros((), result.y.dtype)
             if data.targets is not None:
@@ -458,9 +476,9 @@ class Learner:
             return total, (value, result)
 
         if data.targets is None and self.rate_strength == 0 and self.weight_penalty == 0:
-            _, (value, result) = of(chosen, boundary)  # nothing to learn from: the traces go on
+            _, (value, result) = of(chosen, first)  # nothing to learn from: the traces go on
             return (value, result), jax.tree.map(jnp.zeros_like, chosen), None
-        (gradient, at_start), found = jax.grad(of, argnums=(0, 1), has_aux=True)(chosen, boundary)
+        (gradient, at_start), found = jax.grad(of, argnums=(0, 1), has_aux=True)(chosen, first)
         return found, gradient, at_start
 
     def _lengths(self, network: Network, data: Data) -> Array | None:
@@ -490,7 +508,7 @@ class Learner:
         total, batch = 0.0, carry[0].z.shape[0]
         goes_on = jnp.ones((batch, 1), bool) if data.ended is None else ~data.ended[:, None]
         for module, last in zip(state.synthesisers.modules, carry, strict=True):
-            future = module(jax.lax.stop_gradient(last.state), jax.lax.stop_gradient(last.z))
+            future = module(*jax.lax.stop_gradient(boundary(last)))
             weight = self.synthesiser_discount * goes_on.astype(last.z.dtype) / batch
             total = total + boundary_loss(last, jax.tree.map(lambda g, w=weight: w * g, future))
         return total
@@ -514,9 +532,9 @@ class Learner:
         carries = []
         for layer, new, old, begin in zip(state.network.layers, carry, state.carry, fresh, strict=True):
             new = new if data.ended is None else restart(new, begin, data.ended)
-            assert isinstance(layer, Recurrent)
-            kept = jax.tree.map(keep, (new.state, new.z), (old.state, old.z))
-            carries.append(Carry(kept[0], kept[1], settle_if(finite, layer.neuron, new.traces, old.traces)))
+            assert not isinstance(layer, Bidirectional)
+            kept = jax.tree.map(keep, new._replace(traces=None), old._replace(traces=None))
+            carries.append(kept._replace(traces=settle_if(finite, layer.neuron, new.traces, old.traces)))
         return gradient, state._replace(carry=tuple(carries))
 
     def _descend(self, state: LearnerState, gradient: PyTree, data: Data, finite: Array) -> LearnerState:
@@ -546,8 +564,8 @@ class Learner:
     def _apply(self, state: LearnerState) -> LearnerState:
         parameters = eqx.filter(state.network, trainable(state.network, self.rule))
         updates, optimiser = self.optimiser.update(state.gradient, state.optimiser, parameters)
-        network: Network = keep_in_range(eqx.apply_updates(state.network, updates))
-        if self.rule.feedback.adapts:
+        network = apply_updates(state.network, updates)
+        if self.rule.feedback.adapts and "readout" not in network.frozen:
             network = kolen_pollack_decay(network, self.kolen_pollack)
         finite = _all_finite(eqx.filter(network, trainable(network, self.rule)))
         arrays, static = eqx.partition((network, optimiser), eqx.is_array)
@@ -573,7 +591,7 @@ class Learner:
             counts = (~held.fresh).astype(carry[0].z.dtype)
             own = [jax.tree.map(lambda g: batch * g, target) for target in at_start]
             each = zip(modules, carry, own, strict=True)
-            return sum(prediction_error(module(c.state, c.z), target, counts) for module, c, target in each)  # pyright: ignore[reportReturnType]
+            return sum(prediction_error(module(*boundary(c)), target, counts) for module, c, target in each)  # pyright: ignore[reportReturnType]
 
         gradient = jax.grad(error)(held.modules)
         updates, optimiser = self.synthesiser_optimiser.update(gradient, held.optimiser, held.modules)
@@ -633,6 +651,10 @@ class Learner:
             jnp.maximum(late.empty - 1, 0),
         )
         return state._replace(late=late), Data(head(all_inputs), jax.tree.map(head, all_targets), head(all_mask))
+
+
+def _neurons(layer: Recurrent | Bidirectional | Block) -> int:
+    return layer.layer.size if isinstance(layer, Block) else layer.size
 
 
 def _own(tree: PyTree) -> PyTree:

@@ -1,6 +1,7 @@
 """Eligibility traces for any neuron model: the unroll, its stepwise reference, and what windows hand on."""
 
 from eprop.eligibility import stepwise as stepwise
+from eprop.eligibility._delays import DelayLine as DelayLine
 from eprop.eligibility._structure import trace_structure as trace_structure
 from eprop.eligibility._traces import dense_vectors as dense_vectors
 from eprop.eligibility._traces import restart as restart

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Int8
 
+from eprop.eligibility._delays import DelayLine, pushed, seen
 from eprop.eligibility._types import (
     Carry,
     Synapses,
@@ -63,6 +64,7 @@ class Run(NamedTuple):
     last: State
     pullbacks: Pullbacks
     z: Float[Array, "time batch neuron"] | Int8[Array, "time batch neuron"]  # spikes in a byte each
+    line: DelayLine | None = None  # after the last step
 
 
 def run(neuron: Neuron, synapses: Synapses, inputs: Float[Array, "time batch n_in"], carry: Carry, reset: bool) -> Run:
@@ -80,16 +82,17 @@ def run(neuron: Neuron, synapses: Synapses, inputs: Float[Array, "time batch n_i
             return found if synapses.bias is None else found + synapses.bias[None]
         return x if synapses.w_rec is None else x + contract_presynaptic(z_prev, synapses.w_rec)
 
-    def advance(state_z: tuple[State, Array], x: Array) -> tuple[tuple[State, Array], tuple]:
-        state, z_prev = state_z
-        state, outputs, stored = step(state, currents_of(x, z_prev), z_prev)
+    def advance(carried: tuple, x: Array) -> tuple[tuple, tuple]:
+        state, z_prev, line = carried
+        state, outputs, stored = step(state, currents_of(x, seen(line, z_prev)), z_prev)
         z = recurrent_output(outputs)
-        return (state, z), (outputs, stored, z.astype(jnp.int8) if neuron.spiking else z)
+        return (state, z, pushed(line, z_prev)), (outputs, stored, z.astype(jnp.int8) if neuron.spiking else z)
 
     rows = input_currents(synapses, inputs) if at_once else inputs
     unroll = max(time, 1) if time <= WRITTEN_OUT else 1
-    (last, _), (outputs, stored, z) = jax.lax.scan(advance, (carry.state, carry.z), rows, unroll=unroll)
-    return Run(outputs, last, with_stored(stored, time), z)
+    begin = (carry.state, carry.z, carry.line)
+    (last, _, line), (outputs, stored, z) = jax.lax.scan(advance, begin, rows, unroll=unroll)
+    return Run(outputs, last, with_stored(stored, time), z, line)
 
 
 def linearised_step(

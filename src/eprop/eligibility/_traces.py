@@ -84,19 +84,22 @@ def restart(carry: Carry, fresh: Carry, ended: Bool[Array, "batch"]) -> Carry:  
     """`fresh` for the samples whose sequence has ended; their eligibility vectors start again from zero."""
     select = lambda new, old: jnp.where(ended[:, None], new, old)  # noqa: E731
     state, z = jax.tree.map(select, fresh.state, carry.state), select(fresh.z, carry.z)
-    traces = carry.traces
+    traces, line, waiting = carry.traces, carry.line, carry.waiting
+    gone = lambda x: jnp.where(ended[None, :, None], jnp.zeros((), x.dtype), x)  # noqa: E731
+    line = None if line is None else line._replace(past=gone(line.past))
+    waiting = None if waiting is None else gone(waiting)
     if traces is None:
-        return Carry(state, z)
+        return Carry(state, z, None, line, waiting)
     goes_on = lambda x: jnp.where(ended.reshape(-1, *(1,) * (x.ndim - 1)), jnp.zeros((), x.dtype), x)  # noqa: E731
     if traces.pending is None:
-        return Carry(state, z, jax.tree.map(goes_on, traces))
+        return Carry(state, z, jax.tree.map(goes_on, traces), line, waiting)
     # Where something is pending, the vectors per synapse are not touched: they are multiplied with a `Phi` of zero.
     adjoints = tuple(
         (*jax.tree.map(goes_on, (constant, phi)), gamma) for constant, phi, gamma in traces.pending.adjoints
     )
     presynaptic = jnp.where(ended[None, :, None], 0.0, traces.pending.presynaptic).astype(z.dtype)
     vectors = tuple(goes_on(v) if v.ndim == 3 else v for v in traces.synapses)
-    return Carry(state, z, Traces(vectors, traces.constants, Pending(adjoints, presynaptic)))
+    return Carry(state, z, Traces(vectors, traces.constants, Pending(adjoints, presynaptic)), line, waiting)
 
 
 def dense_vectors(neuron: Neuron, traces: Traces, n: int) -> tuple[Float[Array, "batch pre current neuron"], ...]:

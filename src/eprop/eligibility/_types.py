@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero, custom_vjp_primal_tree_values
 from jaxtyping import Array, Float, Int8
 
+from eprop.eligibility._delays import DelayLine
 from eprop.errors import InvalidSetting, require
 from eprop.neurons import Neuron, PyTree, State
 
@@ -16,11 +17,12 @@ from eprop.neurons import Neuron, PyTree, State
 class Synapses(NamedTuple):
     """The weights of one layer. Index order everywhere: presynaptic, current, postsynaptic.
 
-    `w_rec` is None for a layer without recurrent weights, `bias` for one without a bias.
+    `w_rec` is None for a layer without recurrent weights, `bias` for one without a bias. A row of `w_rec` belongs to a
+    neuron, or to a column of a `DelayLine`.
     """
 
     w_in: Float[Array, "n_in current neuron"]
-    w_rec: Float[Array, "neuron current neuron"] | None = None
+    w_rec: Float[Array, "column current neuron"] | None = None
     bias: Float[Array, "current neuron"] | None = None
 
     @property
@@ -58,11 +60,17 @@ class Traces(NamedTuple):
 
 
 class Carry(NamedTuple):
-    """The hand-over between windows: neuron state, last output, and eligibility vectors where they are carried."""
+    """The hand-over between windows: neuron state, last output, and eligibility vectors where they are carried.
+
+    line: outputs on their way, where recurrent connections have delays.
+    waiting: a layer's inputs on their way, the newest first; the engine is fed with what has arrived.
+    """
 
     state: State
     z: Float[Array, "batch neuron"]
     traces: Traces | None = None
+    line: DelayLine | None = None
+    waiting: Float[Array, "longest batch n_in"] | None = None
 
 
 def start(neuron: Neuron, batch: int, size: int, dtype: Any) -> Carry:

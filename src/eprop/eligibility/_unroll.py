@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from eprop.eligibility._adjoint import Later, adjoint
+from eprop.eligibility._delays import DelayLine, seen_over_time
 from eprop.eligibility._elementwise import require_elementwise
 from eprop.eligibility._pullbacks import Run, run
 from eprop.eligibility._traces import contract_traces, pending_of, settle
@@ -61,6 +62,9 @@ def unroll(
       of this one's end, for the next. What a state does after the window is then counted there, by the traces, and not
       here: the seed reaches the learning signals alone. With `"kept"` that is e-prop 3.
 
+    `carry.line` says how long outputs take to other neurons; with it, rows of `w_rec` are the line's columns, and its
+    past is state too: with `"kept"` it has a gradient, at both ends.
+
     Args:
         neuron, synapses: the model, and its weights, index order `[presynaptic, current, postsynaptic]`.
         inputs: `[time, batch, n_in]`.
@@ -86,38 +90,42 @@ def unroll(
     require_traces_of(neuron, carry.traces)
     constants, rest = split_constants(neuron)
     floating, integer = eqx.partition(carry.state, eqx.is_inexact_array)
-    traces, kept = settle(neuron, carry.traces), recurrence == "kept"
-    arguments = (constants, synapses, inputs, floating, carry.z, integer, traces, read)
-    outputs, y, last, z_last, others, pending = with_gradient(*_passes(rest, kept))(*arguments)
+    traces, kept, line = settle(neuron, carry.traces), recurrence == "kept", carry.line
+    past, delays = (None, None) if line is None else line
+    arguments = (constants, synapses, inputs, floating, carry.z, past, (integer, delays), traces, read)
+    outputs, y, last, z_last, past, others, pending = with_gradient(*_passes(rest, kept))(*arguments)
     if not kept:
-        last, z_last = jax.lax.stop_gradient((last, z_last))
+        last, z_last, past = jax.lax.stop_gradient((last, z_last, past))
     if traces is not None:
         traces = jax.lax.stop_gradient(traces._replace(pending=pending))
-    return outputs, y, Carry(eqx.combine(last, others), z_last, traces)
+    line = None if line is None else line._replace(past=past)
+    return outputs, y, Carry(eqx.combine(last, others), z_last, traces, line)
 
 
 def _passes(rest: Neuron, kept: bool) -> tuple[Callable[..., tuple], Callable[..., tuple]]:
     """The forward and the backward pass of `unroll`, as `with_gradient` takes them; `rest`: all but the constants."""
 
-    def forward(constants, synapses, inputs, floating, z, integer, traces, read):
-        model = eqx.combine(constants, rest)
-        start = Carry(eqx.combine(floating, integer), z)
+    def forward(constants, synapses, inputs, floating, z, past, integers, traces, read):
+        model, (integer, delays) = eqx.combine(constants, rest), integers
+        line = None if delays is None else DelayLine(past, delays)
+        start = Carry(eqx.combine(floating, integer), z, line=line)
         layer = run(model, synapses, inputs, start, reset=kept)
         y = None if read is None else _read_out(layer, read[0])
         z_last, pending = recurrent_output(layer.outputs)[-1], None
         if traces is not None:
-            activity = presynaptic_activity(synapses, inputs, shifted(z, layer.z))
+            activity = presynaptic_activity(synapses, inputs, seen_over_time(line, z, layer.z))
             pending = pending_of(model, layer, activity, z)
         last, others = eqx.partition(layer.last, eqx.is_inexact_array)
-        results = (layer.outputs, y, last, z_last, others, pending)
-        return results, (constants, synapses, inputs, z, traces, read, layer)
+        past = None if layer.line is None else layer.line.past
+        results = (layer.outputs, y, last, z_last, past, others, pending)
+        return results, (constants, synapses, inputs, z, line, traces, read, layer)
 
     def backward(residuals, cotangents):
-        constants, synapses, inputs, z, traces, read, layer = residuals
-        signals, error, state_seed, z_seed, _, _ = cotangents
+        constants, synapses, inputs, z, line, traces, read, layer = residuals
+        signals, error, state_seed, z_seed, past_seed, _, _ = cotangents
         broadcast = None if error is None or read is None else (error, read[1])
-        later = _later(layer, z, kept, traces is not None, state_seed, z_seed)
-        found = _contract(layer, synapses, inputs, z, later, signals, broadcast)
+        later = _later(layer, z, kept, traces is not None, state_seed, (z_seed, past_seed))
+        found = _contract(layer, synapses, inputs, z, line, later, signals, broadcast)
         of_synapses, of_constants = found.synapses, found.constants
         if traces is not None:
             model = eqx.combine(constants, rest)
@@ -128,7 +136,8 @@ def _passes(rest: Neuron, kept: bool) -> tuple[Callable[..., tuple], Callable[..
             parts = [part for part in (found.before.own, found.before.seeded) if part is not None]
             of_state, of_z = jax.tree.map(lambda *p: sum(p[1:], p[0]), *parts), found.before.z
         of_read = None if read is None else (found.weight, found.weight)
-        return gather(constants, of_constants), of_synapses, found.inputs, of_state, of_z, None, None, of_read
+        of_past = found.before.past
+        return gather(constants, of_constants), of_synapses, found.inputs, of_state, of_z, of_past, None, None, of_read
 
     return forward, backward
 
@@ -143,16 +152,17 @@ class _Contraction(NamedTuple):
     weight: Float[Array, "neuron output"] | None  # of a head that is read in the engine
 
 
-def _later(layer: Run, z: Array, kept: bool, traces: bool, state_seed: PyTree, z_seed: Array | None) -> Later:
+def _later(layer: Run, z: Array, kept: bool, traces: bool, state_seed: PyTree, z_seeds: tuple) -> Later:
     """The adjoint at the run's end: a seed counts for the weights where no traces will count it later."""
     last = traced(layer.last)
     nothing = jax.tree.map(jnp.zeros_like, last)
     if not kept:
         return Later(nothing)
-    seed, z_seed = filled((state_seed, z_seed), (last, z))
+    past = None if layer.line is None else layer.line.past
+    seed, z_seed, past_seed = filled((state_seed, *z_seeds), (last, z, past))
     if not traces:
-        return Later(seed, None, z_seed)
-    return Later(nothing, seed if jax.tree.leaves(state_seed) else None, z_seed)
+        return Later(seed, None, z_seed, past_seed)
+    return Later(nothing, seed if jax.tree.leaves(state_seed) else None, z_seed, past_seed)
 
 
 def _contract(
@@ -160,6 +170,7 @@ def _contract(
     synapses: Synapses,
     inputs: Float[Array, "time batch n_in"],
     z_start: Float[Array, "batch neuron"],
+    line: DelayLine | None,
     later: Later,
     signals: Outputs,
     broadcast: tuple[Float[Array, "time batch output"], Float[Array, "neuron output"]] | None,
@@ -175,6 +186,7 @@ def _contract(
     _, k, n = synapses.w_in.shape
     chunk = _chunk(time, batch, k * n)
     quiet = jnp.zeros_like(z_start)
+    delayed = None if line is None else seen_over_time(line, z_start, layer.z)
 
     def contract(later: Later, offset: Array, length: int) -> tuple[Later, tuple, Array]:
         whole = length == time
@@ -184,11 +196,13 @@ def _contract(
             error, shown = part(broadcast[0]).reshape(length * batch, -1), part(_shown(layer))
             here = _add_to_last(here, (error @ broadcast[1].T).reshape(length, batch, n))
             of_weight = shown.reshape(-1, n).astype(error.dtype).T @ error
-        found = adjoint(layer.pullbacks, here, later, quiet, synapses.w_rec, None if whole else (offset, length))
+        place = None if whole else (offset, length)
+        found = adjoint(layer.pullbacks, here, later, quiet, synapses.w_rec, place, line)
         g = [adjoint_of_current.reshape(-1, n) for adjoint_of_current in found.g]
         presynaptic = part(inputs)
         if synapses.w_rec is not None:
-            presynaptic = jnp.concatenate([presynaptic, _z_prev(layer, z_start, offset, length)], axis=-1)
+            before = _z_prev(layer, z_start, offset, length) if delayed is None else part(delayed)
+            presynaptic = jnp.concatenate([presynaptic, before], axis=-1)
         presynaptic = presynaptic.reshape(length * batch, -1)
         weights, bias = [presynaptic.T @ g_q for g_q in g], [g_q.sum(0) for g_q in g]
         into = sum(g_q.reshape(-1, n) @ synapses.w_in[:, q].T for q, g_q in enumerate(found.full))

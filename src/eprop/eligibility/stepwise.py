@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from eprop.eligibility._delays import DelayLine, pushed, seen
 from eprop.eligibility._types import (
     Carry,
     Synapses,
@@ -73,22 +74,26 @@ def unroll(
     constants, rest = split_constants(neuron)
     floating, integer = eqx.partition(carry.state, eqx.is_inexact_array)
 
-    def loop(constants, synapses, inputs, floating, z, perturbations, integer):
-        start = Carry(eqx.combine(floating, integer), z)
+    past, delays = (None, None) if carry.line is None else carry.line
+
+    def loop(constants, synapses, inputs, floating, z, past, perturbations, integers):
+        integer, delays = integers
+        line = None if delays is None else DelayLine(past, delays)
+        start = Carry(eqx.combine(floating, integer), z, line=line)
         return _loop(eqx.combine(constants, rest), synapses, inputs, start, perturbations, recurrence == "cut")
 
-    def forward(constants, synapses, inputs, floating, z, integer, vectors, read):
-        outputs, last, trajectory = loop(constants, synapses, inputs, floating, z, None, integer)
+    def forward(constants, synapses, inputs, floating, z, past, integers, vectors, read):
+        outputs, (last, _, line), trajectory = loop(constants, synapses, inputs, floating, z, past, None, integers)
         y = None if read is None else readout_output(outputs) @ read[0]
         after = vectors
         if vectors is not None:
             after = _recursion(eqx.combine(constants, rest), trajectory, vectors, None)[0]
         last, others = eqx.partition(last, eqx.is_inexact_array)
-        results = (outputs, y, last, recurrent_output(outputs)[-1], others, after)
-        return results, ((constants, synapses, inputs, floating, z), integer, vectors, read, outputs, trajectory)
+        results = (outputs, y, last, recurrent_output(outputs)[-1], _past(line), others, after)
+        return results, ((constants, synapses, inputs, floating, z, past), integers, vectors, read, outputs, trajectory)
 
     def backward(kept, cotangents):
-        arguments, integer, vectors, read, outputs, trajectory = kept
+        arguments, integers, vectors, read, outputs, trajectory = kept
         constants, synapses = arguments[:2]
         signals, error, *seed, _, _ = cotangents
         of_read = None
@@ -96,26 +101,31 @@ def unroll(
             signals, of_read = _through_head(signals, outputs, error, read)
 
         def shown(*arguments):
-            outputs, last, _ = loop(*arguments, integer=integer)
-            return outputs, eqx.filter(last, eqx.is_inexact_array), recurrent_output(outputs)[-1]
+            outputs, (last, z, line), _ = loop(*arguments, integers=integers)
+            return outputs, eqx.filter(last, eqx.is_inexact_array), z, _past(line)
 
         nothing = jax.tree.map(jnp.zeros_like, outputs)
         results, pullback = jax.vjp(shown, *arguments, nothing)
         given = filled((signals, *seed), results)
-        of_constants, of_synapses, of_inputs, of_state, of_z, total = pullback(given)
+        of_constants, of_synapses, of_inputs, *of_start, total = pullback(given)
         if recurrence == "cut" or vectors is not None:  # else: plain differentiation, BPTT
             model = eqx.combine(constants, rest)
             begin = dense_zero_traces(model, trajectory.state, synapses.presynaptic) if vectors is None else vectors
             weights, of_constants = _recursion(model, trajectory, begin, total)[1]
             of_synapses = split_presynaptic(weights, synapses)
-        of_start = (None, None) if recurrence == "cut" else (of_state, of_z)
+        of_start = (None, None, None) if recurrence == "cut" else of_start
         return of_constants, of_synapses, of_inputs, *of_start, None, None, of_read
 
-    arguments = (constants, synapses, inputs, floating, carry.z, integer, carry.traces, read)
-    outputs, y, last, z, others, traces = with_gradient(forward, backward)(*arguments)
+    arguments = (constants, synapses, inputs, floating, carry.z, past, (integer, delays), carry.traces, read)
+    outputs, y, last, z, past, others, traces = with_gradient(forward, backward)(*arguments)
     if recurrence == "cut":
-        last, z = jax.lax.stop_gradient((last, z))
-    return outputs, y, Carry(eqx.combine(last, others), z, jax.lax.stop_gradient(traces))
+        last, z, past = jax.lax.stop_gradient((last, z, past))
+    line = None if delays is None else DelayLine(past, delays)
+    return outputs, y, Carry(eqx.combine(last, others), z, jax.lax.stop_gradient(traces), line)
+
+
+def _past(line: DelayLine | None) -> Array | None:
+    return None if line is None else line.past
 
 
 def _through_head(signals: Outputs, outputs: Outputs, error: Array, read: Read) -> tuple[Outputs, Read]:
@@ -264,29 +274,32 @@ def _loop(
     carry: Carry,
     perturbations: Outputs | None = None,
     cut: bool = False,
-) -> tuple[Outputs, State, Trajectory]:
-    """The network as a plain loop: outputs of all steps, the last state, and the trajectory.
+) -> tuple[Outputs, tuple[State, Array, DelayLine | None], Trajectory]:
+    """The network as a plain loop: outputs of all steps, the last state with `z` and delay line, and the trajectory.
 
     Args:
         perturbations: added to the outputs before anybody sees them.
         cut: `z_{t-1}` is detached, for recurrent weights and reset.
     """
 
-    def step(state_z: tuple[State, Array], given: tuple) -> tuple[tuple[State, Array], tuple]:
-        state, z_prev = state_z
+    def step(carried: tuple, given: tuple) -> tuple[tuple, tuple]:
+        state, z_prev, line = carried
         z_prev = jax.lax.stop_gradient(z_prev) if cut else z_prev
         currents, perturbation = given
         if synapses.w_rec is not None:
-            currents = currents + contract_presynaptic(z_prev, synapses.w_rec)
+            currents = currents + contract_presynaptic(seen(line, z_prev), synapses.w_rec)
         state, outputs = neuron.step(state, unstack_currents(currents), z_prev)
         if perturbation is not None:
             outputs = jax.tree.map(jnp.add, outputs, perturbation)
-        return (state, recurrent_output(outputs)), (outputs, currents)
+        return (state, recurrent_output(outputs), pushed(line, z_prev)), (outputs, currents, seen(line, z_prev))
 
     given = (input_currents(synapses, inputs), perturbations)
-    (last, _), (outputs, currents) = jax.lax.scan(step, (carry.state, carry.z), given)
-    z_prev = shifted(carry.z, recurrent_output(outputs))
-    return outputs, last, Trajectory(carry.state, presynaptic_activity(synapses, inputs, z_prev), currents, z_prev)
+    line = carry.line
+    if cut and line is not None:
+        line = line._replace(past=jax.lax.stop_gradient(line.past))
+    last, (outputs, currents, arrived) = jax.lax.scan(step, (carry.state, carry.z, line), given)
+    z_prev, activity = shifted(carry.z, recurrent_output(outputs)), presynaptic_activity(synapses, inputs, arrived)
+    return outputs, last, Trajectory(carry.state, activity, currents, z_prev)
 
 
 def _recursion(

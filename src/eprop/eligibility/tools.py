@@ -1,5 +1,9 @@
 """Pieces for who writes a rule or a reference of his own: products, currents, constants, gradients."""
 
+from eprop.eligibility._delays import newest as newest
+from eprop.eligibility._delays import pushed as pushed
+from eprop.eligibility._delays import seen as seen
+from eprop.eligibility._delays import shift as shift
 from eprop.eligibility._types import contract_presynaptic as contract_presynaptic
 from eprop.eligibility._types import filled as filled
 from eprop.eligibility._types import gather as gather

@@ -10,9 +10,11 @@ from eprop.learning_signals._firing_rate import firing_rates as firing_rates
 from eprop.learning_signals._random import Random as Random
 from eprop.learning_signals._symmetric import Symmetric as Symmetric
 from eprop.learning_signals._synthetic_gradient import SyntheticGradient as SyntheticGradient
+from eprop.learning_signals._synthetic_gradient import boundary as boundary
 from eprop.learning_signals._synthetic_gradient import boundary_loss as boundary_loss
 from eprop.learning_signals._synthetic_gradient import prediction_error as prediction_error
 from eprop.learning_signals._synthetic_gradient import seeded as seeded
+from eprop.learning_signals._synthetic_gradient import with_boundary as with_boundary
 from eprop.learning_signals._uniform import Uniform as Uniform
 
 FEEDBACKS: dict[str, Feedback] = {kind.name: kind for kind in (Symmetric(), Random(), Adaptive(), Uniform())}

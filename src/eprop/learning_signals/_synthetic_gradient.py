@@ -72,9 +72,26 @@ class SyntheticGradient(eqx.Module):
         return structure.unflatten(of_state), of_z
 
 
+def boundary(carry: Carry) -> tuple[State, Float[Array, "batch n"]]:
+    """What of a carry has a gradient: the traced state, and `z`; where connections have delays, outputs on their way
+    stand beside the state."""
+    state = traced(carry.state)
+    return (state if carry.line is None else (state, tuple(carry.line.past))), carry.z
+
+
+def with_boundary(carry: Carry, pair: tuple[State, Array]) -> Carry:
+    """The carry with other values for its `boundary`."""
+    (state, z), line = pair, carry.line
+    if line is not None:
+        state, past = state
+        line = line._replace(past=jnp.stack(past))
+    integer = eqx.partition(carry.state, eqx.is_inexact_array)[1]
+    return carry._replace(state=eqx.combine(state, integer), z=z, line=line)
+
+
 def boundary_loss(carry: Carry, seed: tuple[State, Array]) -> Float[Array, ""]:
     """`<seed, (s, z)>`: added to a window's loss it makes `seed` the gradient with respect to its last carry."""
-    pairs = zip(jax.tree.leaves((traced(carry.state), carry.z)), jax.tree.leaves(seed), strict=True)
+    pairs = zip(jax.tree.leaves(boundary(carry)), jax.tree.leaves(seed), strict=True)
     return sum(jnp.sum(jax.lax.stop_gradient(s) * x) for x, s in pairs)  # pyright: ignore[reportReturnType]
 
 
@@ -91,9 +108,7 @@ def seeded(carry: Carry, seed: tuple[State, Array]) -> Carry:
 
     So one window hands over to the next where both lie in one loss.
     """
-    floating, integer = eqx.partition(carry.state, eqx.is_inexact_array)
-    state, z = _hand_over((floating, carry.z), jax.lax.stop_gradient(seed))
-    return carry._replace(state=eqx.combine(state, integer), z=z)
+    return with_boundary(carry, _hand_over(boundary(carry), jax.lax.stop_gradient(seed)))
 
 
 def prediction_error(

@@ -3,6 +3,15 @@
 Axes are `[time, batch, neuron]` and weights `[presynaptic, current, postsynaptic]` throughout.
 """
 
+from eprop.networks._block import Block as Block
+from eprop.networks._block import Dense as Dense
+from eprop.networks._block import GatedLinearUnit as GatedLinearUnit
+from eprop.networks._block import LayerNorm as LayerNorm
+from eprop.networks._constraints import SIGNS as SIGNS
+from eprop.networks._constraints import Population as Population
+from eprop.networks._constraints import Rewiring as Rewiring
+from eprop.networks._constraints import apply_updates as apply_updates
+from eprop.networks._constraints import random_mask as random_mask
 from eprop.networks._layers import Bidirectional as Bidirectional
 from eprop.networks._layers import LayerOutput as LayerOutput
 from eprop.networks._layers import Recurrent as Recurrent

@@ -33,9 +33,9 @@ def fixed_detached(neuron: Neuron, names: tuple[str, ...]) -> Neuron:
     return jax.tree.map(stop, neuron, marked(neuron, names))
 
 
-def owner(neuron: Any, name: str) -> Any:
-    """The model that has the constant `name`: the neuron, or the one it wraps."""
+def owner(neuron: Any, name: str, what: str = "trainable constant") -> Any:
+    """The model that has the constant `name`: the neuron, or the one it wraps; `what` it is called in a complaint."""
     if isinstance(neuron, Wrapper) and not hasattr(neuron, name):
-        return owner(neuron.neuron, name)
-    require(hasattr(neuron, name), f"trainable constant {name!r}: {type(neuron).__name__} has none of that name")
+        return owner(neuron.neuron, name, what)
+    require(hasattr(neuron, name), f"{what} {name!r}: {type(neuron).__name__} has none of that name")
     return neuron

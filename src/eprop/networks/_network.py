@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
-from eprop.errors import require
+from eprop.errors import require, require_choice
+from eprop.networks._block import Block
 from eprop.networks._layers import Bidirectional, LayerOutput, Recurrent, hold
 from eprop.networks._readout import Broadcast, Readout, read
 from eprop.rules import Future, Rule, require_rule
@@ -50,7 +51,10 @@ class Network(eqx.Module):
     The head reads the last layer's `z_bar`, or every layer's where `read_all` (as the authors' CTC network).
     A layer above another is fed with its unfiltered `z`. Where the layers' readout sees frames of several
     steps (see `Filtered`), inputs, outputs and lengths count frames, and each input is held for a frame.
+    A layer may be a `Block`, between position-wise maps: then that is what is read.
     Inputs are taken in the type of the weights; with an `embedding` they are symbols (integers).
+
+    What is `frozen`, `"readout"` or `"embedding"`, does not learn (a layer has a `frozen` of its own).
 
     The head is a `Readout`, a `Broadcast` around a head of your own, or, for symmetric feedback alone, any function of
     `z_bar` `[time, batch, neuron]`.
@@ -68,15 +72,19 @@ class Network(eqx.Module):
         InvalidSetting: for layers and a head that do not fit each other.
     """
 
-    layers: tuple[Recurrent | Bidirectional, ...]
+    layers: tuple[Recurrent | Bidirectional | Block, ...]
     readout: Any
     read_all: bool = eqx.field(default=False, static=True)
     embedding: Embedding | None = None
+    frozen: tuple[str, ...] = eqx.field(default=(), static=True)
 
     def __check_init__(self) -> None:
+        for part in self.frozen:
+            require_choice("frozen", part, ("readout", "embedding"))
+            require(getattr(self, part) is not None, f"frozen = {part!r}: this network has none")
         require(len(self.layers) >= 1, "layers: a network needs at least one")
         for below, above in zip(self.layers, self.layers[1:], strict=False):
-            n_in = above.n_in if isinstance(above, Recurrent) else above.forward.n_in
+            n_in = above.forward.n_in if isinstance(above, Bidirectional) else above.n_in
             require(n_in == below.size, f"layers: a layer of {below.size} neurons lies below one with {n_in} inputs")
         if isinstance(self.readout, Readout | Broadcast):
             read_neurons = sum(layer.size for layer in self.layers) if self.read_all else self.layers[-1].size
@@ -89,6 +97,8 @@ class Network(eqx.Module):
     def dtype(self) -> Any:
         """The type of the weights."""
         layer = self.layers[0]
+        if isinstance(layer, Block):
+            return layer.layer.w_in.dtype
         return (layer if isinstance(layer, Recurrent) else layer.forward).w_in.dtype
 
     def start(self, batch: int, traces: bool = False) -> tuple[Any, ...]:
@@ -130,7 +140,8 @@ class Network(eqx.Module):
             its_rule = rule if rows is not None else rule.unread
             results.append(layer(below, its_rule, layer_carry, lengths, rows, after))
             below = results[-1].z
-        return NetworkOutput(self._outputs(results, rule), tuple(r.z for r in results), tuple(r.carry for r in results))
+        z = tuple(r.z if r.neurons is None else r.neurons for r in results)
+        return NetworkOutput(self._outputs(results, rule), z, tuple(r.carry for r in results))
 
     def _outputs(self, results: list[LayerOutput], rule: Rule) -> Array:
         if isinstance(self.readout, Readout):

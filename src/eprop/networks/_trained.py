@@ -6,6 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 
+from eprop.networks._block import Block
 from eprop.networks._constants import marked
 from eprop.networks._layers import Bidirectional, Recurrent
 from eprop.networks._network import Network
@@ -18,7 +19,8 @@ def trainable(network: Network, rule: Rule) -> PyTree:
     """A tree of booleans: which leaves of the network `rule` trains.
 
     All weights, or those that a control trains; the neuron constants that were marked; the feedback weights
-    where they adapt.
+    where they adapt. Nothing that is frozen; where one population alone is frozen, the whole array, of which
+    `apply_updates` keeps that population's part.
     """
 
     def of_layer(layer: Recurrent) -> Recurrent:
@@ -27,9 +29,15 @@ def trainable(network: Network, rule: Rule) -> PyTree:
             return jax.tree.map(lambda _: False, mask)
         if rule.trains == "inputs" and layer.w_rec is not None:
             mask = eqx.tree_at(lambda m: m.w_rec, mask, False)
+        for part in layer.frozen:
+            if ":" not in part:
+                mask = eqx.tree_at(lambda m, part=part: getattr(m, part), mask, False)
         return eqx.tree_at(lambda m: m.neuron, mask, marked(layer.neuron, layer.trainable))
 
-    def of_any(layer: Recurrent | Bidirectional) -> Recurrent | Bidirectional:
+    def of_any(layer: Recurrent | Bidirectional | Block) -> Recurrent | Bidirectional | Block:
+        if isinstance(layer, Block):
+            mask = jax.tree.map(lambda x: eqx.is_inexact_array(x) and rule.trains != "readout", layer)
+            return eqx.tree_at(lambda m: m.layer, mask, of_layer(layer.layer))
         if isinstance(layer, Bidirectional):
             return Bidirectional(of_layer(layer.forward), of_layer(layer.backward))
         return of_layer(layer)
@@ -40,6 +48,9 @@ def trainable(network: Network, rule: Rule) -> PyTree:
         mask = eqx.tree_at(lambda n: n.embedding.weight, mask, False)
     if isinstance(network.readout, Readout | Broadcast):
         mask = eqx.tree_at(lambda n: n.readout.feedback_weights, mask, rule.feedback.adapts)
+    for part in network.frozen:
+        none = jax.tree.map(lambda _: False, getattr(mask, part))
+        mask = eqx.tree_at(lambda n, part=part: getattr(n, part), mask, none)
     return mask
 
 

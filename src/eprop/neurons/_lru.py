@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +12,45 @@ from eprop.errors import require
 from eprop.neurons._base import Neuron, Outputs
 from eprop.neurons._constants import FINITE, Constant, Range, constant
 
+Unit = TypeVar("Unit", bound="Turning")
+
 
 class LRUState(NamedTuple):
     re: Float[Array, "batch neuron"]
     im: Float[Array, "batch neuron"]
 
 
-class LRU(Neuron):
+class Turning(Neuron):
+    """A unit with two real numbers for state, which turn and decay by `lambda = exp(-exp(nu) + i exp(theta))`."""
+
+    num_currents: ClassVar[int] = 2
+    recurrent_currents: ClassVar[tuple[int, ...] | None] = ()
+    ranges: ClassVar[Mapping[str, Range]] = {"nu": FINITE, "theta": FINITE}
+
+    nu: Constant = constant(-2.25)
+    theta: Constant = constant(-2.25)
+
+    @classmethod
+    def ring(
+        cls: type[Unit],
+        key: PRNGKeyArray,
+        n: int,
+        r_min: float = 0.0,
+        r_max: float = 1.0,
+        max_phase: float = 2 * math.pi,
+        dtype: Any = jnp.float32,
+        **fields: Any,
+    ) -> Unit:
+        """`n` units whose `lambda` is uniform on a ring of the complex plane; arguments as in `ring_of_eigenvalues`.
+
+        Args:
+            fields: the unit's other fields.
+        """
+        nu, theta = ring_of_eigenvalues(key, n, r_min, r_max, max_phase, dtype)
+        return cls(nu=nu, theta=theta, **fields)
+
+
+class LRU(Turning):
     """Linear recurrent unit (Orvieto et al. 2023): one complex number, kept as two real ones.
 
         h_t = lambda h_{t-1} + g (I_re + i I_im),          lambda = exp(-exp(nu) + i exp(theta))
@@ -50,27 +82,6 @@ class LRU(Neuron):
 
     Reference: Orvieto et al. 2023, arXiv 2303.06349; online: Zucchet et al. 2023, arXiv 2305.15947.
     """
-
-    num_currents: ClassVar[int] = 2
-    recurrent_currents: ClassVar[tuple[int, ...] | None] = ()
-    ranges: ClassVar[Mapping[str, Range]] = {"nu": FINITE, "theta": FINITE}
-
-    nu: Constant = constant(-2.25)
-    theta: Constant = constant(-2.25)
-
-    @classmethod
-    def ring(
-        cls,
-        key: PRNGKeyArray,
-        n: int,
-        r_min: float = 0.0,
-        r_max: float = 1.0,
-        max_phase: float = 2 * math.pi,
-        dtype: Any = jnp.float32,
-    ) -> "LRU":
-        """`n` units whose `lambda` is uniform on a ring of the complex plane; arguments as in `ring_of_eigenvalues`."""
-        nu, theta = ring_of_eigenvalues(key, n, r_min, r_max, max_phase, dtype)
-        return cls(nu=nu, theta=theta)
 
     def init(self, shape: tuple[int, ...], dtype: Any = jnp.float32) -> LRUState:
         zeros = jnp.zeros(shape, dtype)

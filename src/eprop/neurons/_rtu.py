@@ -1,18 +1,16 @@
 """The recurrent trace unit: a linear recurrent unit with a nonlinearity."""
 
-import math
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal, NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
 from eprop.errors import require_choice
-from eprop.neurons._base import Neuron, Outputs
-from eprop.neurons._constants import FINITE, Constant, Range, constant
-from eprop.neurons._lru import eigenvalue, ring_of_eigenvalues
+from eprop.neurons._base import Outputs
+from eprop.neurons._lru import Turning, eigenvalue
 
 Activation = Literal["relu", "tanh", "identity"]
 Recurrence = Literal["nonlinear", "linear"]
@@ -25,7 +23,7 @@ class RTUState(NamedTuple):
     c2: Float[Array, "batch neuron"]
 
 
-class RTU(Neuron):
+class RTU(Turning):
     """Recurrent trace unit (Elelimy et al. 2024): two real numbers that turn and decay, behind a nonlinearity f.
 
         c1_t = f(g c1_{t-1} - p c2_{t-1} + n I_1),         r = exp(-exp(nu)),  n = sqrt(1 - r^2)
@@ -62,33 +60,12 @@ class RTU(Neuron):
     Reference: Elelimy et al. 2024, arXiv 2409.01449, and the authors' code for `exp(theta)`.
     """
 
-    num_currents: ClassVar[int] = 2
-    recurrent_currents: ClassVar[tuple[int, ...] | None] = ()
-    ranges: ClassVar[Mapping[str, Range]] = {"nu": FINITE, "theta": FINITE}
-
-    nu: Constant = constant(-2.25)
-    theta: Constant = constant(-2.25)
     activation: Activation = eqx.field(default="relu", static=True)
     recurrence: Recurrence = eqx.field(default="nonlinear", static=True)
 
     def __check_init__(self) -> None:
         require_choice("activation", self.activation, ACTIVATIONS)
         require_choice("recurrence", self.recurrence, ("nonlinear", "linear"))
-
-    @classmethod
-    def ring(
-        cls,
-        key: PRNGKeyArray,
-        n: int,
-        r_min: float = 0.0,
-        r_max: float = 1.0,
-        max_phase: float = 2 * math.pi,
-        dtype: Any = jnp.float32,
-        **fields: Any,
-    ) -> "RTU":
-        """`n` units on a ring, as `LRU.ring`; `fields`: the unit's other fields."""
-        nu, theta = ring_of_eigenvalues(key, n, r_min, r_max, max_phase, dtype)
-        return cls(nu=nu, theta=theta, **fields)
 
     def init(self, shape: tuple[int, ...], dtype: Any = jnp.float32) -> RTUState:
         zeros = jnp.zeros(shape, dtype)

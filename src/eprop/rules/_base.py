@@ -11,11 +11,12 @@ from jaxtyping import Array, Float
 
 from eprop.eligibility import Carry, Read, Recurrence, Synapses, settle, unroll, with_traces
 from eprop.errors import InvalidSetting, require
-from eprop.learning_signals import Feedback, Symmetric, seeded
+from eprop.learning_signals import Feedback, Symmetric, boundary, seeded
 from eprop.neurons import Neuron, Outputs, State
 
 Future = Callable[[State, Float[Array, "batch neuron"]], tuple[State, Float[Array, "batch neuron"]]]
-"""A synthetic gradient: from state and `z` at a window's end to the gradient of all that follows."""
+"""A synthetic gradient: from state and `z` at a window's end to the gradient of all that follows. Where recurrent
+connections have delays, the state is a pair: the neurons', and the outputs on their way, one array a step."""
 
 Result = tuple[Outputs, Float[Array, "time batch output"] | None, Carry]
 """Outputs of all steps, what a head reads of them, and the carry after the last step."""
@@ -139,4 +140,9 @@ def _handed_over(neuron: Neuron, carry: Carry, future: Future | None) -> Carry:
     """A window's carry as the next one gets it."""
     carry = carry._replace(traces=settle(neuron, carry.traces))
     detached = jax.lax.stop_gradient(carry)
-    return detached if future is None else seeded(carry, future(detached.state, detached.z))
+    return detached if future is None else seeded(carry, future(*_seen_by(detached)))
+
+
+def _seen_by(carry: Carry) -> tuple[State, Float[Array, "batch neuron"]]:
+    """What a synthetic gradient is told of a window's end."""
+    return (carry.state, carry.z) if carry.line is None else boundary(carry)

@@ -1,6 +1,5 @@
 """Real-time recurrent learning: the exact gradient, forwards in time."""
 
-from functools import partial
 from typing import ClassVar
 
 import equinox as eqx
@@ -14,6 +13,8 @@ from eprop.eligibility.tools import (
     contract_presynaptic,
     filled,
     input_currents,
+    pushed,
+    seen,
     split_constants,
     unstack_currents,
     with_gradient,
@@ -71,7 +72,8 @@ class RTRL(Rule):
     def check_memory(self, neuron: Neuron, synapses: Synapses, carry: Carry) -> None:
         """Raise `InvalidSetting` if the influence matrix would take more than `memory_limit`."""
         parameters = sum(x.size for x in jax.tree.leaves((split_constants(neuron)[0], synapses)))
-        states = sum(x.size for x in jax.tree.leaves((traced(carry.state), carry.z)))
+        past = None if carry.line is None else carry.line.past
+        states = sum(x.size for x in jax.tree.leaves((traced(carry.state), carry.z, past)))
         needed = carry.z.dtype.itemsize * parameters * (2 * states + parameters)
         if needed > self.memory_limit:
             raise InvalidSetting(
@@ -95,34 +97,40 @@ def _run_rtrl(neuron: Neuron, synapses: Synapses, inputs: Array, carry: Carry) -
         shown = zeros_of(lambda: unroll(eqx.combine(constants, rest), synapses, inputs, carry)[0])
         errors = filled(cotangents[0], shown)
 
-        def step(parameters, floating, z_prev, integer, x):
+        def step(parameters, floating, z_prev, line, integer, x):
             constants, synapses = unravel(parameters)
             currents = input_currents(synapses, x[None])[0]
             if synapses.w_rec is not None:
-                currents = currents + contract_presynaptic(z_prev, synapses.w_rec)
+                currents = currents + contract_presynaptic(seen(line, z_prev), synapses.w_rec)
             model = eqx.combine(constants, rest)
             state, outputs = model.step(eqx.combine(floating, integer), unstack_currents(currents), z_prev)
             floating, integer = eqx.partition(state, eqx.is_inexact_array)
-            return (floating, recurrent_output(outputs), outputs), integer
+            line = pushed(line, z_prev)
+            return (floating, recurrent_output(outputs), None if line is None else line.past, outputs), integer
 
         def advance(recursion, step_inputs):
-            (floating, z_prev, integer), influence, gradient = recursion
+            (floating, z_prev, past, integer), influence, gradient = recursion
             x, error = step_inputs
 
             def along(direction, influence):
                 """One row of J: the tangent of (state, z) along one parameter, and what it does to the loss."""
-                primals, tangents = (parameters, floating, z_prev), (direction, *influence)
-                at_t = partial(step, integer=integer, x=x)
+                primals, tangents = (parameters, floating, z_prev, past), (direction, *influence)
+
+                def at_t(parameters, floating, z_prev, past):
+                    line = None if carry.line is None else carry.line._replace(past=past)
+                    return step(parameters, floating, z_prev, line, integer, x)
+
                 new, tangent, new_integer = jax.jvp(at_t, primals, tangents, has_aux=True)
-                effects = jax.tree.map(lambda e, o: jnp.sum(e * o), error, tangent[2])
-                return (new[0], new[1], new_integer), tangent[:2], sum(jax.tree.leaves(effects))
+                effects = jax.tree.map(lambda e, o: jnp.sum(e * o), error, tangent[3])
+                return (*new[:3], new_integer), tangent[:3], sum(jax.tree.leaves(effects))
 
             eye = jnp.eye(parameters.size, dtype=parameters.dtype)
             new, influence, effect = jax.vmap(along, out_axes=(None, 0, 0))(eye, influence)
             return (new, influence, gradient + effect), None
 
-        none = jax.tree.map(lambda s: jnp.zeros((parameters.size, *s.shape), s.dtype), (floating, carry.z))
-        start = ((floating, carry.z, integer), none, jnp.zeros_like(parameters))
+        past = None if carry.line is None else carry.line.past
+        none = jax.tree.map(lambda s: jnp.zeros((parameters.size, *s.shape), s.dtype), (floating, carry.z, past))
+        start = ((floating, carry.z, past, integer), none, jnp.zeros_like(parameters))
         (_, _, gradient), _ = jax.lax.scan(advance, start, (inputs, errors))
         return (*unravel(gradient), None, None)
 

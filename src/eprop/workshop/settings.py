@@ -1,12 +1,21 @@
 """Settings of a run: one frozen dataclass each, from which the command line is made."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Generic, Literal, TypeVar
 
-from eprop.errors import require, require_at_most, require_positive
+from eprop.errors import require, require_at_most, require_choice, require_positive
 from eprop.rules import Rule, make_rule
+from eprop.workshop._populations import parse_populations, populations_as_text
 
-NeuronName = Literal["lif", "alif", "lsnn", "lstm", "gru", "rate"]
+FREEZABLE = ("w_in", "w_rec", "bias", "readout", "embedding")
+"""What can be frozen."""
+
+CONSTRAINTS = ("density", "inhibitory", "weight_bounds", "populations", "delays", "freeze", "rewire")
+"""Settings that constrain connections and weights."""
+
+MapName = Literal["norm", "dense", "glu", "residual"]
+
+NeuronName = Literal["lif", "alif", "lsnn", "lstm", "gru", "rate", "lru", "rtu", "min-gru", "elstm"]
 
 
 @dataclass(frozen=True)
@@ -14,13 +23,21 @@ class NetworkSettings:
     """The network."""
 
     neuron: NeuronName = "lsnn"
-    """Neuron model. lsnn: LIF and ALIF neurons mixed (see adaptive-fraction)."""
+    """Neuron model. lsnn: LIF and ALIF neurons mixed (see adaptive-fraction). lru, rtu, min-gru, elstm: no recurrent
+    weights."""
     neurons: int = 100
     """Neurons a layer (in each direction, where bidirectional)."""
     layers: int = 1
     """Recurrent layers, one on the other."""
     bidirectional: bool = False
     """Each layer reads time in both directions."""
+    maps: tuple[MapName, ...] = ()
+    """Position-wise maps around each recurrent layer: norm (before it), dense or glu (behind it), residual (past all of
+    it; the first layer has a dense map before it instead, where inputs have another width). Needs --tau-out None."""
+    r_min: float = 0.0
+    """Of lru and rtu: the smallest decay a step, at the start."""
+    r_max: float = 1.0
+    """Of lru and rtu: the largest decay a step, at the start."""
     embedding: int | None = None
     """Width of the trained embedding that symbols (words, characters) pass first; None: inputs are numbers."""
     adaptive_fraction: float = 0.5
@@ -66,7 +83,27 @@ class NetworkSettings:
     autapses: bool | None = None
     """A neuron feeds itself; by default only in models that do not spike."""
     trainable: tuple[str, ...] = ()
-    """Neuron constants to train as well, one value a neuron: tau_m v_th tau_a beta tau_out."""
+    """Neuron constants to train as well, one value a neuron: tau_m v_th tau_a beta tau_out (nu theta; w_f w_g w_o)."""
+    density: float = 1.0
+    """Share of the synapses that exist, of inputs and recurrent ones, drawn at random; their number is fixed."""
+    inhibitory: float = 0.0
+    """Share of inhibitory neurons (Dale's law): their weights to other neurons stay at 0 or below, those of all others
+    at 0 or above. They are the first of a layer. 0: weights have any sign."""
+    weight_bounds: tuple[float, float] | None = None
+    """Smallest and largest input and recurrent weight; None: none."""
+    populations: str = ""
+    """A TOML file with a table for each population of a layer: [fast], neurons = 80, constants of the neuron (tau_m =
+    10.0), sign = "excitatory" or "inhibitory", delay = 2. Its contents are kept in the run folder."""
+    delays: int = 0
+    """Axonal delays: spikes take up to so many steps longer to other neurons (not to the readout), spread evenly over
+    the neurons from 0 to this."""
+    freeze: tuple[str, ...] = ()
+    """What does not learn: w_in w_rec bias readout embedding; or of one population, w_rec:fast."""
+    rewire: float | None = None
+    """Synapses vanish where a weight crosses 0, and as many others grow (DEEP R): each weight shrinks by this much at
+    each update (0 will do). Needs a density below 1."""
+    rewire_noise: float = 0.0
+    """Standard deviation of the noise that rewiring adds to each weight at each update."""
     weight_scale: float = 1.0
     """Factor on initial input and recurrent weights, N(0,1)/sqrt(number of inputs) each."""
     readout_scale: float | None = None
@@ -102,6 +139,56 @@ class NetworkSettings:
             f"steps_per_frame = {self.steps_per_frame}: must be at least 1; above 1 it needs a leaky readout (tau-out)",
         )
         require(0 <= self.adaptive_fraction <= 1, f"adaptive_fraction = {self.adaptive_fraction}: must be from 0 to 1")
+        self._check_constraints()
+        self._check_maps()
+
+    def _check_maps(self) -> None:
+        """The maps, which stand around layers that run forwards and have no filter."""
+        require(len(set(self.maps)) == len(self.maps), f"maps = {' '.join(self.maps)}: each at most once")
+        both = {"dense", "glu"} <= set(self.maps)
+        require(not both, "maps: dense and glu stand at one place, name one of them")
+        require(
+            not self.maps or self.tau_out is None,
+            f"maps = {' '.join(self.maps)}: stand between neurons and readout, and tau_out = {self.tau_out} has a "
+            "filter there; say --tau-out None",
+        )
+        require(not self.maps or not self.bidirectional, "maps: not around bidirectional layers")
+        ring = f"r_min = {self.r_min}, r_max = {self.r_max}: must be 0 <= r_min < r_max <= 1"
+        require(0 <= self.r_min < self.r_max <= 1, ring)
+
+    def _check_constraints(self) -> None:
+        """The numbers of biology's constraints; the network refuses what does not fit its neurons."""
+        require(0 < self.density <= 1, f"density = {self.density}: must be above 0 and at most 1")
+        require(self.delays >= 0, f"delays = {self.delays}: must be 0 or above")
+        require_at_most(10**4, delays=self.delays)
+        require(0 <= self.inhibitory <= 1, f"inhibitory = {self.inhibitory}: must be from 0 to 1")
+        some = self.inhibitory == 0 or round(self.inhibitory * self.neurons) >= 1
+        require(some, f"inhibitory = {self.inhibitory}: makes none of {self.neurons} neurons inhibitory")
+        for part in self.freeze:
+            require_choice("freeze", part.partition(":")[0], FREEZABLE)
+        plain = {name.partition(":")[0] for name in self.freeze if ":" in name} & {"readout", "embedding"}
+        require(not plain, f"freeze: a population has no {', '.join(plain)} of its own")
+        require(
+            self.rewire is not None or self.rewire_noise == 0,
+            f"rewire_noise = {self.rewire_noise}: without rewire nothing is rewired",
+        )
+        require(
+            self.rewire is None or self.density < 1,
+            f"rewire = {self.rewire}: with a density of 1 all synapses exist, none can grow",
+        )
+        if self.populations:
+            object.__setattr__(self, "populations", populations_as_text(self.populations))
+            require(self.inhibitory == 0, f"inhibitory = {self.inhibitory}: the populations say their signs themselves")
+            own = any(p.delay for p in parse_populations(self.populations))
+            require(not (own and self.delays), f"delays = {self.delays}: the populations have delays of their own")
+            total = sum(p.size for p in parse_populations(self.populations))
+            require(total == self.neurons, f"neurons = {self.neurons}: the populations have {total} together")
+
+    @property
+    def constraints(self) -> tuple[str, ...]:
+        """The constraints that are set, by name."""
+        plain = {f.name: f.default for f in fields(self)}
+        return tuple(name for name in CONSTRAINTS if getattr(self, name) not in (plain[name], ()))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from eprop.workshop.cli._execute import run_in, seconds_of, set_precision
-from eprop.workshop.cli._parse import missing, parse
+from eprop.workshop.cli._parse import missing, parse, split_commas
 from eprop.workshop.settings import NetworkSettings, OptimiserSettings
 from eprop.workshop.streams import DEFAULT_NETWORK, DEFAULT_OPTIMISER, HandlingSettings, StreamSettings, start_stream
 
@@ -46,7 +46,7 @@ def stream(arguments: list[str]) -> None:
         object.__setattr__(missing_settings, field.name, value)
     options = parse(
         StreamOptions,
-        arguments,
+        split_commas(arguments, "freeze"),
         prog="eprop stream",
         description=DESCRIPTION,
         default=StreamOptions(missing(), missing_settings, HandlingSettings(), DEFAULT_NETWORK, DEFAULT_OPTIMISER),

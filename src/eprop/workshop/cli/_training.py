@@ -161,10 +161,13 @@ def _run(options: Any, make: "Callable[[bool, bool], RunFolder]") -> None:
 
 
 def _check(experiment: Experiment[Any]) -> None:
-    """Fail before a folder is made, on what only the data can tell."""
+    """Fail before a folder is made, on what only the data can tell, or the network."""
+    from eprop.workshop.training import check_network
+
     task = experiment.task
     _ = task.n_in, task.n_out
     set_precision(experiment.network.precision)
+    check_network(experiment.network)
 
 
 def _parse(command: str, arguments: list[str], options: Any) -> tuple[str, Any, Experiment] | None:
@@ -185,7 +188,7 @@ def _parse(command: str, arguments: list[str], options: Any) -> tuple[str, Any, 
     description += f"\n\nPreset: {preset} (--preset NAME, one of {', '.join(presets)}).\n\n{EXAMPLES[command]}"
     chosen = parse(
         options[type(default.task)],
-        split_commas(rest, "rules"),
+        split_commas(split_commas(split_commas(rest, "rules"), "freeze"), "maps"),
         prog=f"eprop {command} {task}",
         description=description,
         default=options(out=missing(), **shown),

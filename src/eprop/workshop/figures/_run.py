@@ -167,6 +167,8 @@ def eligibility_figure(run: LoadedRun, sample: Sample) -> Figure:
 
 
 def sample_figures(run: LoadedRun) -> dict[str, Figure]:
-    """The pictures that need the trained network."""
+    """The pictures that need the trained network: of layers that the readout sees as they are, without maps."""
+    if run.experiment.network.maps:
+        return {}
     sample = draw_sample(run)
     return {"activity": activity_figure(run, sample), "eligibility": eligibility_figure(run, sample)}

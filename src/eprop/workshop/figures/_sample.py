@@ -49,7 +49,9 @@ def draw_sample(run: LoadedRun) -> Sample:
     layer = network.layers[-1]
     inputs = hold(batch.inputs, layer.frame) if len(network.layers) == 1 else result.z[-2]
     layer = layer.forward if isinstance(layer, Bidirectional) else layer
-    _, trajectory = record(layer.neuron, layer.synapses(), inputs, layer.start(1))
+    assert isinstance(layer, Recurrent)
+    arriving = layer.arriving(inputs)
+    _, trajectory = record(layer.neuron, layer.synapses(), arriving, layer.start(1))
     return Sample(batch, result, layer, trajectory, inputs, _observe(layer.neuron, trajectory))
 
 
@@ -84,7 +86,7 @@ def learning_signals(run: LoadedRun, sample: Sample) -> Array:
     _, signals = total_learning_signals(
         layer.neuron,
         layer.synapses(),
-        sample.inputs,
+        layer.arriving(sample.inputs),
         start,
         lambda outputs: loss(readout_output(outputs)[frame - 1 :: frame]),
     )
@@ -125,8 +127,8 @@ def synapse_traces(run: LoadedRun, sample: Sample, number: int = 3) -> SynapseTr
     traces = traces_between(sample.layer, sample.trajectory, pres, posts, run.trainer.rule.recurrence == "cut")
     n_in = sample.layer.w_in.shape[0]
     gradient = np.einsum("tiqj,tj->iqj", traces, np.asarray(signals)[:, posts])
-    if not sample.layer.autapses:
-        gradient = gradient * (pres[:, None, None] != n_in + posts)
+    there = np.concatenate([np.asarray(w) for w in sample.layer.connected()[:2] if w is not None])
+    gradient = gradient * there[pres][:, :, posts]
     chosen = [np.unravel_index(np.abs(gradient[..., j]).argmax(), gradient.shape[:2]) for j in range(len(posts))]
     pick = lambda x: np.stack(x, axis=1)  # noqa: E731
     source = lambda i: f"input {i}" if i < n_in else f"neuron {i - n_in}"  # noqa: E731

@@ -15,7 +15,7 @@ from eprop.workshop.settings import NetworkSettings, OptimiserSettings
 from eprop.workshop.streams._settings import HandlingSettings, StreamSettings
 from eprop.workshop.streams._source import Source
 from eprop.workshop.streams._table import Position, Table, read_names
-from eprop.workshop.training import RunFolder, build_optimiser, cannot_write, writing
+from eprop.workshop.training import RunFolder, build_optimiser, cannot_write, check_network, writing
 
 DEFAULT_NETWORK = NetworkSettings(neuron="lstm", neurons=64, tau_out=None, bias=True, readout_scale=0.1)
 DEFAULT_OPTIMISER = OptimiserSettings(learning_rate=0.003)
@@ -37,6 +37,7 @@ def start_stream(
     """
     require(optimiser.weight_penalty == 0, f"weight_penalty = {optimiser.weight_penalty}: a stream has none")
     build_optimiser(optimiser)  # refuses a decay towards an end
+    check_network(network)
     require(not network.bidirectional, "bidirectional: a stream cannot be read backwards")
     if stream.csv != "-":
         stream = dataclasses.replace(stream, csv=str(Path(stream.csv).absolute()))
@@ -91,9 +92,12 @@ def _check_same(folder: RunFolder, config: dict[str, Any]) -> None:
     held = folder.config
     is_stream = held.get("command") == "stream"
     require(is_stream, f"out = {folder.path}: holds another run; name another folder, or replace it with --overwrite")
+    kinds = (StreamSettings, NetworkSettings, OptimiserSettings)
+    defaults = {f.name: f.default for kind in kinds for f in dataclasses.fields(kind)}
+    defaults = json.loads(json.dumps(defaults, default=str))
     for part in ("stream", "network", "optimiser"):
         for name, value in config[part].items():
-            there = held[part].get(name)
+            there = held[part].get(name, defaults.get(name))  # an older version did not know it
             require(
                 there == value,
                 f"{name} = {value!r}: the stream in {folder.path} has {there!r}; a stream goes on with the settings it "

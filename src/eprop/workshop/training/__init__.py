@@ -6,6 +6,7 @@ from eprop.files import write_json as write_json
 from eprop.workshop.training._build import build_network as build_network
 from eprop.workshop.training._build import build_neuron as build_neuron
 from eprop.workshop.training._build import build_optimiser as build_optimiser
+from eprop.workshop.training._build import check_network as check_network
 from eprop.workshop.training._checkpoints import Checkpoints as Checkpoints
 from eprop.workshop.training._checkpoints import restore_newest as restore_newest
 from eprop.workshop.training._folder import RunFolder as RunFolder

@@ -123,6 +123,8 @@ class OneShotTrainer(Trainer):
         require(parts, f"micro_batch = {s.micro_batch}: must divide the batch of {run.batch}")
         network = experiment.network
         require(network.layers == 1, f"layers = {network.layers}: learning to learn has one recurrent layer")
+        for name in (*network.constraints, *(["maps"] if network.maps else [])):
+            require(False, f"{name} = {getattr(network, name)!r}: learning to learn has no such constraint")
         require(not network.bidirectional, "bidirectional: learning to learn has a layer that runs forwards only")
         check_family(self.task)
         self.seeds: tuple[int, ...] = (run.seed,)

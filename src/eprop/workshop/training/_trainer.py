@@ -15,7 +15,7 @@ from eprop.networks import Network
 from eprop.neurons import PyTree
 from eprop.rules import Rule
 from eprop.workshop.settings import Experiment
-from eprop.workshop.training._build import build_network, build_neuron
+from eprop.workshop.training._build import build_network, build_neuron, check_network
 from eprop.workshop.training._keys import WEIGHTS, purpose_key
 
 
@@ -83,6 +83,7 @@ class NetworkTrainer(Trainer):
         self.update: Any = jax.jit(self._update, donate_argnums=0)
         self.evaluate: Any = jax.jit(self._evaluate, static_argnames="test")
         self.spiking: bool = build_neuron(experiment.network).spiking
+        check_network(experiment.network)
         self.check()
 
     @abc.abstractmethod
