@@ -77,8 +77,12 @@ class GridUpdates:
             require_range(seed=(seed, 0, 2**31 - 1))
         for span in jax.tree.leaves(spans):
             unit(2, span)
-        self.optimiser, self.bits, self.spans = optimiser, bits, spans
-        self.form, self.rounding, self.seed = form, rounding, seed
+        self.optimiser: Any = optimiser
+        self.bits: Bits = bits
+        self.spans: Any = spans
+        self.form: Form = form
+        self.rounding: Rounding = rounding
+        self.seed: int | Array = seed
 
     def init(self, parameters: PyTree) -> GridState:
         """The state before the first update."""

@@ -77,7 +77,7 @@ class ChipBitsFigure:
             require_choice("tasks", task, BITS_TASKS)
             require_positive(**{f"{task}_iterations": getattr(self, f"{task}_iterations")})
 
-    def experiment(self, task: str, data: Path) -> Experiment:
+    def experiment(self, task: str, data: Path) -> Experiment[Any]:
         """The float experiment of a task, by its name here; `data`: where the digits are."""
         made = (_small if self.size == "small" else _published)(task, data)
         iterations = getattr(self, f"{task}_iterations")
@@ -86,7 +86,7 @@ class ChipBitsFigure:
         return dataclasses.replace(made, run=run, rule=RuleSettings(rule="eprop1:random"))
 
 
-def _small(task: str, data: Path) -> Experiment:
+def _small(task: str, data: Path) -> Experiment[Any]:
     if task == "evidence":
         return Experiment(
             EvidenceAccumulation(
@@ -111,7 +111,7 @@ def _small(task: str, data: Path) -> Experiment:
     )
 
 
-def _published(task: str, data: Path) -> Experiment:
+def _published(task: str, data: Path) -> Experiment[Any]:
     made = next(iter(TASKS[BITS_TASKS[task]].values()))
     return dataclasses.replace(made, task=ArraysTask(data=data)) if task == "digits" else made
 
