@@ -68,7 +68,7 @@ REFUSED: tuple[tuple[dict[str, tuple[str, ...]], str], ...] = (
     ({"rule": _SYNTHESISES, "targets": ("late",)}, "learns its synthetic gradients from targets that come at once"),
     ({"rule": _not("rule", *WINDOWED), "rule's window": ("3 steps", "12 steps")}, "window = .*: rule .* has none"),
     ({"rule": _SYNTHESISES, "rule's window": ("3 steps",)}, "longer than a window of 3 steps"),
-    ({"rule": _not("rule", "eprop1"), "feedback": tuple(FEEDBACKS)}, "feedback = .*: rule .* has none"),
+    ({"rule": _not("rule", "eprop1", "immediate"), "feedback": tuple(FEEDBACKS)}, "feedback = .*: rule .* has none"),
     ({"rule": ("rtrl",), "layers": ("two", "two (both read)")}, "trains one recurrent layer"),
     ({"rule": ("rtrl",), "inputs": ("symbols",)}, "forms no gradient into its inputs"),
     ({"feedback": _not("feedback", "none said", "symmetric"), "head": ("function",)}, "has no feedback weights"),

@@ -82,8 +82,11 @@ def reference(name, dtype=jnp.float64):
 
 
 @eqx.filter_jit
-def independent_network(network, x, target, cut):
-    """The same network and loss written as one plain scan, with recurrent signals detached where `cut`."""
+def independent_network(network, x, target, cut, forget=False):
+    """The same network and loss written as one plain scan.
+
+    `cut`: recurrent signals are detached; `forget`: each step's state is, too.
+    """
     layer = network.layers[0]
 
     def loss(chosen, rest):
@@ -91,7 +94,7 @@ def independent_network(network, x, target, cut):
         layer, synapses = model.layers[0], model.layers[0].synapses()
 
         def step(carry, x_t):
-            state, z = carry
+            state, z = jax.lax.stop_gradient(carry) if forget else carry
             z_seen = jax.lax.stop_gradient(z) if cut else z
             currents = [
                 x_t @ synapses.w_in[:, q] + z_seen @ synapses.w_rec[:, q] + synapses.bias[q]
@@ -305,6 +308,41 @@ def test_without_recurrent_weights_and_reset_eprop1_is_bptt(name):
     assert difference(gradient(network, "eprop1:symmetric", x, target), expected) < EXACT
 
 
+# 5. without traces: what a step does at once
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in ("alif", "lstm") else pytest.param(n, marks=pytest.mark.slow) for n in MODELS]
+)
+def test_immediate_is_autodiff_of_an_independent_network_that_detaches_each_state(name):
+    network, x, target = make(name), inputs(), targets()
+    expected = independent_network(network, x, target, cut=True, forget=True)
+    assert float(jnp.abs(expected.layers[0].w_in).max()) > 0
+    assert difference(gradient(network, "immediate", x, target), expected) < EXACT
+    if name in ("alif", "lstm"):
+        assert difference(gradient(network, "truncated_bptt:1", x, target), expected) < EXACT
+        assert difference(gradient(network, "eprop1", x, target), expected) > 1e-2
+
+
+@pytest.mark.parametrize("feedback", [pytest.param("symmetric", marks=pytest.mark.slow), "random"])
+def test_immediate_is_the_same_in_any_windows_and_has_e_prop_1s_feedback(feedback):
+    network, x, target, cut = make("alif"), inputs(), targets(), 9
+    rule = make_rule(f"immediate:{feedback}")
+    assert rule.feedback == make_rule(f"eprop1:{feedback}").feedback
+    chosen, rest = eqx.partition(network, trainable(network, BPTT()))
+
+    def loss(chosen, x, target, carry=None):
+        result = eqx.combine(chosen, rest)(x, rule, carry)
+        return 0.5 * jnp.sum((result.y - target) ** 2), result.carry
+
+    one = jax.jit(jax.grad(loss, has_aux=True))
+    whole, _ = one(chosen, x, target)
+    first, carry = one(chosen, x[:cut], target[:cut], network.start(BATCH))
+    second, _ = one(chosen, x[cut:], target[cut:], carry)
+    check_alive(eqx.filter_jit(network)(x, BPTT()).z[0], whole.layers[0].w_in)
+    assert difference(jax.tree.map(jnp.add, first, second), whole) < EXACT
+
+
 # 6. at T = 1 every rule is BPTT
 
 
@@ -323,6 +361,7 @@ def test_at_one_step_every_rule_is_bptt_for_every_parameter(name):
     assert float(jnp.abs(expected.readout.bias).max()) > 0
     for rule in (
         "eprop1:symmetric",
+        "immediate",
         "rtrl",
         "truncated_bptt:1",
         "eligibility_only:1",

@@ -72,6 +72,7 @@ def rules() -> list[eprop.Rule]:
         eprop.TruncatedBPTT(5),
         eprop.RTRL(),
         eprop.EProp1("random"),
+        eprop.Immediate("random"),
         eprop.EProp3(4),
         eprop.make_rule("eprop1"),
     ]

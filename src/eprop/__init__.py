@@ -51,6 +51,7 @@ from eprop.rules import BPTT as BPTT
 from eprop.rules import RTRL as RTRL
 from eprop.rules import EProp1 as EProp1
 from eprop.rules import EProp3 as EProp3
+from eprop.rules import Immediate as Immediate
 from eprop.rules import Rule as Rule
 from eprop.rules import TruncatedBPTT as TruncatedBPTT
 from eprop.rules import make_rule as make_rule

@@ -13,11 +13,13 @@ from eprop.rules._eprop3 import EligibilityOnly as EligibilityOnly
 from eprop.rules._eprop3 import EProp3 as EProp3
 from eprop.rules._eprop3 import SyntheticGradients as SyntheticGradients
 from eprop.rules._fixed import Fixed as Fixed
+from eprop.rules._immediate import Immediate as Immediate
 from eprop.rules._rtrl import RTRL as RTRL
 from eprop.rules._windowed import WindowedRule as WindowedRule
 
 RULES: dict[str, type[Rule]] = {
-    kind.name: kind for kind in (BPTT, TruncatedBPTT, RTRL, EProp1, Fixed, SyntheticGradients, EligibilityOnly, EProp3)
+    kind.name: kind
+    for kind in (BPTT, TruncatedBPTT, RTRL, EProp1, Immediate, Fixed, SyntheticGradients, EligibilityOnly, EProp3)
 }
 """Rules by name."""
 
@@ -29,7 +31,7 @@ def make_rule(name: str, feedback: str | None = None, window: int | None = None)
     """The rule of that name; also written `name:option`, as in `eprop1:random` or `eprop3:4`.
 
     Args:
-        feedback: of `eprop1`, where the name does not say it.
+        feedback: of `eprop1` and `immediate`, where the name does not say it.
         window: steps a window, where the name does not say it.
 
     Example:
@@ -45,7 +47,7 @@ def make_rule(name: str, feedback: str | None = None, window: int | None = None)
     require(not colon or bool(option), f"rule = {name!r}: an option must follow the ':'")
     kind = RULES[base]
     named = _named_option(name, kind, option) if option else None
-    takes = "window" if issubclass(kind, WindowedRule) else "feedback" if kind is EProp1 else None
+    takes = "window" if issubclass(kind, WindowedRule) else "feedback" if issubclass(kind, EProp1) else None
     for argument, value in (("feedback", feedback), ("window", window)):
         if value is None:
             continue
@@ -59,6 +61,6 @@ def _named_option(name: str, kind: type[Rule], option: str) -> str | int:
     if issubclass(kind, WindowedRule):
         require(option.isdigit(), f"rule = {name!r}: the window after ':' must be a whole number of steps")
         return int(option)
-    if kind in (EProp1, Fixed):
+    if issubclass(kind, (EProp1, Fixed)):
         return option
     raise InvalidSetting(f"rule = {name!r}: {kind.name} takes no option after ':'")

@@ -6,6 +6,7 @@ from typing import Generic, Literal, TypeVar
 from eprop.errors import require, require_at_most, require_choice, require_positive
 from eprop.rules import Rule, make_rule
 from eprop.workshop._populations import parse_populations, populations_as_text
+from eprop.workshop.optimisers import check_optimiser
 
 FREEZABLE = ("w_in", "w_rec", "bias", "readout", "embedding")
 """What can be frozen."""
@@ -195,12 +196,14 @@ class NetworkSettings:
 class OptimiserSettings:
     """The optimiser and what is added to the loss."""
 
-    optimiser: Literal["adam", "sgd"] = "adam"
-    """Optimiser."""
+    optimiser: str = "adam"
+    """Optimiser: adam, adamw, sgd, rmsprop, lion, or any other of optax that takes a learning rate."""
+    optimiser_options: tuple[str, ...] = ()
+    """Its options, as b1=0.95 weight_decay=0.01; others have optax's defaults."""
     learning_rate: float = 0.003
     """Learning rate."""
     adam_epsilon: float = 1e-8
-    """Adam's epsilon."""
+    """Adam's epsilon (adam alone; others have it among their options)."""
     decay_factor: float = 1.0
     """The learning rate is multiplied by this ..."""
     decay_every: int = 100
@@ -230,6 +233,17 @@ class OptimiserSettings:
     def __post_init__(self) -> None:
         require_positive(learning_rate=self.learning_rate, decay_factor=self.decay_factor, clip=self.clip)
         require_positive(decay_every=self.decay_every, adam_epsilon=self.adam_epsilon)
+        check_optimiser(self.optimiser, self.optimiser_options)
+        require(
+            self.optimiser == "adam" or self.adam_epsilon == 1e-8,
+            f"adam_epsilon = {self.adam_epsilon}: {self.optimiser} does not use it; set it to its default, 1e-8"
+            + (" (and eps among its optimiser-options)" if self.optimiser != "sgd" else ""),
+        )
+        own = [option for option in self.optimiser_options if option.partition("=")[0] == "eps"]
+        require(
+            self.optimiser != "adam" or not own or self.adam_epsilon == 1e-8,
+            f"adam_epsilon = {self.adam_epsilon}: optimiser_options say {', '.join(own)}; set one of the two",
+        )
         require_positive(synthesiser_learning_rate=self.synthesiser_learning_rate)
         require(
             0 <= self.synthesiser_discount <= 1,
@@ -248,10 +262,11 @@ class RuleSettings:
 
     rule: str = "eprop1"
     """Learning rule: bptt, truncated_bptt, rtrl, eprop1, the window rules synthetic_gradients, eligibility_only
-    and eprop3, or the control fixed (recurrent weights stay); also with its option: eprop1:random, eprop3:4."""
+    and eprop3, or a control: immediate (eprop1 with its traces cut), fixed (recurrent weights stay); also with its
+    option: eprop1:random, eprop3:4."""
     feedback: str | None = None
-    """Where e-prop 1's feedback weights come from, where the rule's name does not say: symmetric (None is the same),
-    random, adaptive, or uniform, a control."""
+    """Where the feedback weights of eprop1 and immediate come from, where the rule's name does not say: symmetric (None
+    is the same), random, adaptive, or uniform, a control."""
     window: int | None = None
     """Steps a window, for truncated_bptt and e-prop 3's family, where the rule's name does not say; None: 50."""
 

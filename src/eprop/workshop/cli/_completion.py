@@ -123,10 +123,13 @@ def _values(name: str, flag: str, known: tuple[str, ...]) -> tuple[str, ...]:
     """The values of a flag, those included that no type says."""
     from eprop.rules import RULES
     from eprop.workshop.experiments import REPRODUCTIONS
+    from eprop.workshop.optimisers import optimiser_names
     from eprop.workshop.tasks import TASKS
 
     if flag == "--preset":
         return tuple(TASKS[name] if name in TASKS else REPRODUCTIONS[name].presets)
+    if flag == "--optimiser":
+        return optimiser_names()
     return tuple(RULES) if flag in ("--rule", "--rules") else known
 
 

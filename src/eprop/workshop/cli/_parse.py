@@ -48,6 +48,8 @@ def parse(kind: type[T], arguments: list[str], *, prog: str, description: str, d
         raise Described(options=described | options_of(default))
     import tyro
 
+    arguments = [re.sub("^--optimizer(?=$|=|-options(=|$))", "--optimiser", argument) for argument in arguments]
+    arguments = split_commas(arguments, "optimiser-options")
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):

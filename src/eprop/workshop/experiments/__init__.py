@@ -11,11 +11,16 @@ from eprop.workshop.experiments._compare import run_comparison as run_comparison
 from eprop.workshop.experiments._compare import start_comparison as start_comparison
 from eprop.workshop.experiments._gradients import gradients_table as gradients_table
 from eprop.workshop.experiments._gradients import measure_gradients as measure_gradients
+from eprop.workshop.experiments._long_range import LongRangeSettings as LongRangeSettings
+from eprop.workshop.experiments._long_range import longest as longest
+from eprop.workshop.experiments._long_range import part_path as part_path
 from eprop.workshop.experiments._one_shot import COMPARED as COMPARED
 from eprop.workshop.experiments._one_shot import OneShotReproduction as OneShotReproduction
 from eprop.workshop.experiments._one_shot import load_learnt as load_learnt
 from eprop.workshop.experiments._one_shot import part_folder as part_folder
 from eprop.workshop.experiments._one_shot import task_keys as task_keys
+from eprop.workshop.experiments._plasticity import PlasticitySettings as PlasticitySettings
+from eprop.workshop.experiments._plasticity import measure_plasticity as measure_plasticity
 from eprop.workshop.experiments._reproduction import REPRODUCTIONS as REPRODUCTIONS
 from eprop.workshop.experiments._reproduction import Reproduction as Reproduction
 from eprop.workshop.experiments._reproduction import reproduction_of as reproduction_of

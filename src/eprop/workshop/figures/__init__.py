@@ -10,7 +10,9 @@ from eprop.workshop.figures._chip_bits import draw_chip_bits
 from eprop.workshop.figures._chip_evidence import draw_chip_evidence
 from eprop.workshop.figures._comparison import comparison_figure
 from eprop.workshop.figures._gradients import alignment_figure
+from eprop.workshop.figures._long_range import draw_long_range
 from eprop.workshop.figures._one_shot import draw_one_shot
+from eprop.workshop.figures._plasticity import draw_plasticity
 from eprop.workshop.figures._run import learning_figure, sample_figures
 from eprop.workshop.figures._speech import confusion_figure as confusion_figure
 from eprop.workshop.figures._speech import draw_speech as draw_speech
@@ -29,6 +31,8 @@ _REPRODUCED = {
     "words": draw_words,
     "chip-bits": draw_chip_bits,
     "chip-evidence": draw_chip_evidence,
+    "plasticity": draw_plasticity,
+    "long-range": draw_long_range,
 }
 
 

@@ -4,7 +4,9 @@ from typing import Any
 
 from eprop.workshop.settings import Experiment
 from eprop.workshop.tasks import (
+    _adding,
     _arrays,
+    _copy_memory,
     _copy_repeat,
     _evidence_accumulation,
     _pattern_generation,
@@ -12,6 +14,7 @@ from eprop.workshop.tasks import (
     _store_recall,
     _words,
 )
+from eprop.workshop.tasks._adding import Adding as Adding
 from eprop.workshop.tasks._arm import Arm as Arm
 from eprop.workshop.tasks._arrays import ArraysTask as ArraysTask
 from eprop.workshop.tasks._base import Batch as Batch
@@ -21,6 +24,7 @@ from eprop.workshop.tasks._base import normalised_squared_error as normalised_sq
 from eprop.workshop.tasks._base import squared_error as squared_error
 from eprop.workshop.tasks._codes import clock as clock
 from eprop.workshop.tasks._codes import population_code as population_code
+from eprop.workshop.tasks._copy_memory import CopyMemory as CopyMemory
 from eprop.workshop.tasks._copy_repeat import CopyRepeat as CopyRepeat
 from eprop.workshop.tasks._evidence_accumulation import EvidenceAccumulation as EvidenceAccumulation
 from eprop.workshop.tasks._family import TaskFamily as TaskFamily
@@ -37,6 +41,8 @@ TASKS: dict[str, dict[str, Experiment[Any]]] = {
     "store-recall": _store_recall.PRESETS,
     "evidence-accumulation": _evidence_accumulation.PRESETS,
     "speech": _speech.PRESETS,
+    "copy-memory": _copy_memory.PRESETS,
+    "adding": _adding.PRESETS,
     "copy-repeat": _copy_repeat.PRESETS,
     "words": _words.PRESETS,
     "arrays": _arrays.PRESETS,

@@ -42,6 +42,7 @@ from eprop.neurons import (
     Rate,
 )
 from eprop.workshop._populations import parse_populations
+from eprop.workshop.optimisers import make_optimiser
 from eprop.workshop.settings import NetworkSettings, OptimiserSettings
 
 
@@ -212,7 +213,7 @@ def check_network(settings: NetworkSettings) -> None:
 def build_optimiser(
     settings: OptimiserSettings, iterations: int | None = None, updates: int = 1
 ) -> optax.GradientTransformation:
-    """Adam or SGD behind optional clipping; a staircase, and a cosine over `iterations`, after a linear warm-up.
+    """The named optimiser, clipped if asked for; a staircase, and a cosine over `iterations`, after a linear warm-up.
 
     Args:
         settings: which, and at what rate.
@@ -235,5 +236,6 @@ def build_optimiser(
         cosine = 0.5 * (1.0 + jnp.cos(jnp.pi * jnp.minimum(done / iterations, 1.0))) if s.cosine_decay else 1.0
         return stairs(done) * cosine * jnp.minimum(1.0, (done + 1) / max(s.warmup, 1))
 
-    descent = optax.adam(schedule, eps=s.adam_epsilon) if s.optimiser == "adam" else optax.sgd(schedule)
+    epsilon = [f"eps={s.adam_epsilon}"] if s.optimiser == "adam" and s.adam_epsilon != 1e-8 else []
+    descent = make_optimiser(s.optimiser, schedule, [*s.optimiser_options, *epsilon])
     return descent if s.clip is None else optax.chain(optax.clip_by_global_norm(s.clip), descent)

@@ -29,7 +29,8 @@ FORMS: dict[str, tuple[dict[str, type], dict[str, type]]] = {
 FILES = frozenset(
     f"{MARK} {CONFIG} {LOCK} {WRITER} metrics.jsonl summary.json data.json comparison.json comparison.png bench.json "
     "bench.md time.png memory.png predictions.csv state.npz speech.json speeds.json results.json copy-repeat.png "
-    "words.png digits.npz chip-bits.png chip-evidence.png".split()
+    "words.png digits.npz chip-bits.png chip-evidence.png plasticity.json plasticity.png long-range.json "
+    "long-range.png".split()
 )
 """Files that commands write into a run folder."""
 
@@ -204,6 +205,10 @@ def _config(path: Path) -> dict[str, Any]:
         return {}
 
 
+_LONG_RANGE = ("tasks", "models", "windows")
+"""Settings of `eprop reproduce long-range` that its parts are named after."""
+
+
 def _parts(config: dict[str, Any]) -> set[str]:
     """Names of the run folders that a run makes in its own."""
     command, name = config.get("command"), config.get("name")
@@ -214,6 +219,10 @@ def _parts(config: dict[str, Any]) -> set[str]:
     if name == "speech":
         return {"lstm", "lsnn"}
     settings = config["settings"]
+    if name == "long-range":
+        listed = {key: settings.get(key) if isinstance(settings.get(key), list) else [] for key in _LONG_RANGE}
+        rules = [f"{rule}-{w}" for rule in ("eligibility_only", "truncated_bptt") for w in listed["windows"]] + ["bptt"]
+        return {f"{t}-{m}-{rule}" for t in listed["tasks"] for m in listed["models"] for rule in rules}
     if name == "chip-evidence":
         seeds = settings.get("seeds")
         count = min(seeds, 1000) if isinstance(seeds, int) else 0

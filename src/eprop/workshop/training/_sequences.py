@@ -39,7 +39,7 @@ class SequenceTrainer(NetworkTrainer):
             not self.rule.synthesises,
             f"rule = {self.rule.label!r}: is trained window by window, with its synthetic gradients, on copy-repeat "
             "and words, or with a Learner; this task takes whole sequences: use bptt, truncated_bptt, "
-            "eligibility_only, rtrl or eprop1",
+            "eligibility_only, rtrl, eprop1 or immediate",
         )
         require(
             self.experiment.run.update_window is None or self.rule.streams,

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from eprop.learner import Learner, LearnerState, Loss
 from eprop.networks import Network
 from eprop.neurons import PyTree
-from eprop.rules import Rule
+from eprop.rules import EProp1, Rule
 from eprop.workshop.settings import Experiment
 from eprop.workshop.training._build import build_network, build_neuron, check_network
 from eprop.workshop.training._keys import WEIGHTS, purpose_key
@@ -122,7 +122,7 @@ class NetworkTrainer(Trainer):
 
     @property
     def description(self) -> dict[str, Any]:
-        feedback = self.rule.feedback.name if self.rule.name == "eprop1" else None
+        feedback = self.rule.feedback.name if isinstance(self.rule, EProp1) else None
         return {"rule": self.rule.name, "feedback": feedback, "neuron": self.experiment.network.neuron}
 
     @cached_property
