@@ -3,10 +3,12 @@
 from typing import ClassVar
 
 import jax
+from jaxtyping import Array, Float
 
+from eprop.eligibility import Carry, Read, Synapses
 from eprop.learning_signals import Feedback
-from eprop.neurons import Wrapper
-from eprop.rules._base import Rule
+from eprop.neurons import Neuron, Wrapper
+from eprop.rules._base import Future, Result, Rule
 from eprop.rules._eprop1 import EProp1
 
 
@@ -50,7 +52,15 @@ class Immediate(EProp1):
     def unread(self) -> Rule:
         return Immediate()
 
-    def run(self, neuron, synapses, inputs, carry, read=None, future=None):
+    def run(
+        self,
+        neuron: Neuron,
+        synapses: Synapses,
+        inputs: Float[Array, "time batch n_in"],
+        carry: Carry,
+        read: Read | None = None,
+        future: Future | None = None,
+    ) -> Result:
         self._check(carry, future, one_window=True)
         return self._run_window(_Forgetful(neuron), synapses, inputs, carry, read)
 

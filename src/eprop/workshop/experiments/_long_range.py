@@ -103,7 +103,7 @@ class LongRangeSettings:
         """Which seeds have solved a task."""
         return metric < (self.solved_error if name == "copy-memory" else self.solved_squared_error)
 
-    def experiment(self, name: TaskName, rule: str, delay: int) -> Experiment:
+    def experiment(self, name: TaskName, rule: str, delay: int) -> Experiment[Any]:
         """One delay's experiment."""
         return Experiment(
             task=self.task(name, delay),
@@ -117,7 +117,7 @@ class LongRangeSettings:
 class LongRangeTrainer(SequenceTrainer):
     """A trainer of whole sequences whose network may be a stack of layers without recurrent weights."""
 
-    def __init__(self, settings: LongRangeSettings, model: ModelName, experiment: Experiment) -> None:
+    def __init__(self, settings: LongRangeSettings, model: ModelName, experiment: Experiment[Any]) -> None:
         self.settings = settings
         self.model: ModelName = model
         super().__init__(experiment, range(settings.seeds))
@@ -210,7 +210,7 @@ def _part(folder: RunFolder, settings: LongRangeSettings, cell: tuple[str, str, 
     return RunFolder.create(path, {"command": "part", "settings": settings_to_json(settings)})
 
 
-def longest(lines: list[dict], seeds: int) -> list[int]:
+def longest(lines: list[dict[str, Any]], seeds: int) -> list[int]:
     """The longest delay that each seed has solved; 0 for none."""
     return [max((line["delay"] for line in lines if line["solved"][seed]), default=0) for seed in range(seeds)]
 
