@@ -73,7 +73,7 @@ def rules() -> list[eprop.Rule]:
         eprop.RTRL(),
         eprop.EProp1("random"),
         eprop.Immediate("random"),
-        eprop.EProp3(4),
+        eprop.EProp3(7),
         eprop.make_rule("eprop1"),
     ]
 

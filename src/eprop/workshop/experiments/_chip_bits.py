@@ -309,20 +309,24 @@ def mean_value(rows: list[dict[str, Any]], **what: Any) -> float:
 def bits_table(rows: list[dict[str, Any]], settings: ChipBitsFigure) -> Table:
     """A line for each task, rounding, form and bits of weights; a column for each number of bits of traces."""
     metrics = {row["task"]: row["metric"] for row in rows}
-    table = Table(title=f"bits a task needs (lower is better), {settings.seeds} seed(s)")
-    for column in ("task", "metric", "rounding", "update", "weights"):
+    measured = ", ".join(f"{metrics[task]} of {task}" for task in settings.tasks)
+    title = (
+        f"bits a task needs, {settings.seeds} seed(s): {measured} (lower is better); a column for each bits of traces"
+    )
+    table = Table(title=title)
+    for column in ("task", "rounding, update", "weights"):
         table.add_column(column, no_wrap=True)
     for bits in settings.trace_bits:
-        table.add_column(f"traces {bits}", justify="right")
+        table.add_column(str(bits), justify="right", no_wrap=True, min_width=5)
     for task in settings.tasks:
-        for name in BASELINES:
-            value = mean_value(rows, task=task, network=name)
+        for network in BASELINES:
+            value = mean_value(rows, task=task, network=network)
             shown = [f"{value:.3f}", *[""] * (len(settings.trace_bits) - 1)]
-            table.add_row(task, metrics[task], "none", "BPTT" if name == "bptt" else "e-prop", "float", *shown)
+            table.add_row(task, "BPTT" if network == "bptt" else "e-prop", "float", *shown)
         for rounding, form, bits in itertools.product(settings.roundings, settings.updates, settings.weight_bits):
             what = {"task": task, "rounding": rounding, "form": form, "weight_bits": bits}
             cells = [f"{mean_value(rows, **what, trace_bits=b):.3f}" for b in settings.trace_bits]
-            table.add_row(task, metrics[task], rounding, form, str(bits), *cells)
+            table.add_row(task, f"{rounding}, {form}", str(bits), *cells)
     return table
 
 
