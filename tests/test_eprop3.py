@@ -286,7 +286,7 @@ def vectors_by_steps(case, x):
         state, vectors, _ = eligibility_step(case.neuron, state, vectors, presynaptic, currents, z)
         return ((state, recurrent_output(outputs)), vectors), None
 
-    state, z, _ = case.start
+    state, z = case.start[:2]
     vectors = dense_zero_traces(case.neuron, state, N_IN + N + 1)
     return jax.jit(lambda x: jax.lax.scan(step, ((state, z), vectors), x)[0][1])(x)
 

@@ -296,7 +296,7 @@ def test_the_jump_of_adaptation_is_differentiated_where_it_is_kept(model, jump):
 
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_without_recurrent_weights_eprop_is_bptt_to_rounding(name):
-    network, x, target = make(name, autapses=True), inputs(), targets()
+    network, x, target = make(name), inputs(), targets()
     assert network.layers[0].w_rec is None
 
     def gradient(rule):

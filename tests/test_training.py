@@ -184,7 +184,7 @@ def test_updates_within_a_sequence_keep_the_schedule_and_refuse_what_they_leave_
     experiment = dataclasses.replace(small(update_window=20), optimiser=OptimiserSettings(cosine_decay=True))
     assert SequenceTrainer(experiment, [0]).windows == 3
     with pytest.raises(InvalidSetting, match="update_window = 50: must divide the 60 steps"):
-        SequenceTrainer(small(update_window=50), [0])
+        SequenceTrainer(small(update_window=50), [0]).rehearse()
     with pytest.raises(InvalidSetting, match="weight_penalty = 0.1: not with update_window"):
         dataclasses.replace(experiment, optimiser=OptimiserSettings(weight_penalty=0.1))
 
@@ -252,9 +252,9 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, capsys, mon
 def test_a_parameter_out_of_the_rules_reach_is_named():
     stack = NetworkSettings(neuron="lsnn", neurons=6, layers=2, trainable=("tau_out",))
     with pytest.raises(InvalidSetting, match=r"no path of it reaches layers\[0\]\.neuron\.tau_out, which"):
-        SequenceTrainer(dataclasses.replace(small(), network=stack), [0]).init()
+        SequenceTrainer(dataclasses.replace(small(), network=stack), [0]).rehearse()
     reached = dataclasses.replace(stack, trainable=("tau_m", "beta"))
-    SequenceTrainer(dataclasses.replace(small("eprop1:random"), network=reached), [0]).init()
+    SequenceTrainer(dataclasses.replace(small("eprop1:random"), network=reached), [0]).check_reach()
 
 
 def test_kolen_pollack_decay_brings_feedback_towards_the_readout():

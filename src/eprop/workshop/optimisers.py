@@ -65,9 +65,10 @@ def make_optimiser(name: str, learning_rate: float | Callable[[Any], Any], optio
         InvalidSetting: as `check_optimiser`.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> from eprop.workshop.optimisers import make_optimiser
-        >>> make_optimiser("rmsprop", 0.001, ["decay=0.99"]).init(1.0)[0].nu
-        Array(0., dtype=float32)
+        >>> make_optimiser("rmsprop", 0.001, ["decay=0.99"]).init(jnp.zeros(2, jnp.float32))[0].nu
+        Array([0., 0.], dtype=float32)
     """
     import optax
 
