@@ -6,13 +6,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
 
-.PHONY: help demo test test-all combinations test-lowest test-newest lint types format dist check-dist release clean
+.PHONY: help demo test test-all test-slow combinations test-lowest test-newest lint types format dist check-dist release clean
 
 help:
 	@echo "make demo   learn a pattern with BPTT and e-prop 1, end with a table and a picture ($(DEMO)/comparison.png)"
 	@echo "make test   run the tests of the core: traces, rules, networks, training, program"
 	@echo "make test-all   run all tests: figures, e-prop 2 and 3, speech, benchmark too"
 	@echo "make combinations   draw 100 whole experiments and 10 runs of the program (make test: 10 and 1)"
+	@echo "make test-slow   run the slow tests alone, all or every Nth (EVERY=4)"
 	@echo "make test-lowest   a part of the tests with the lowest declared versions, on Python 3.11"
 	@echo "make test-newest   a part of the tests with the newest jax, on the newest Python found (3.12 or 3.13)"
 	@echo "make lint   ruff and pyright; mypy and pyright, both strict, on a user's file (tests/typed_user.py)"
@@ -44,6 +45,10 @@ test: $(VENV)/installed
 
 test-all: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2 -q
+
+# EVERY=4: every fourth of them.
+test-slow: $(VENV)/installed
+	$(BIN)/python -m pytest -n 2 -q -m slow --every $(or $(EVERY),1)
 
 combinations: $(VENV)/installed
 	EPROP_DRAWS=100 EPROP_RUNS=10 $(BIN)/python -m pytest -n 2 -q tests/test_combinations.py
