@@ -208,7 +208,7 @@ def test_the_unroll_is_its_stepwise_twin_in_all_that_it_returns(name, recurrence
         carries, t = (carry, expected_carry), t + length
 
 
-@pytest.mark.parametrize("name", map(each, ["lif", "alif", "lstm", "user's"]))
+@pytest.mark.parametrize("name", [each(name) for name in ["lif", "alif", "lstm", "user's"]])
 def test_pullbacks_computed_again_are_the_stored_ones(name, monkeypatch):
     """Where a program of JAX cannot be taken apart, the plain way gives the same numbers."""
     network, x, target = make(name), inputs(), targets()
@@ -229,7 +229,7 @@ def test_eprop_is_autodiff_with_recurrent_signals_detached(name):
     assert difference(gradient(network, "eprop1:symmetric", x, target), expected) < EXACT
 
 
-@pytest.mark.parametrize("name", map(each, ["lif", "alif", "lstm"]))
+@pytest.mark.parametrize("name", [each(name) for name in ["lif", "alif", "lstm"]])
 @pytest.mark.parametrize("rule", ["eprop1:symmetric", "bptt"])
 @pytest.mark.parametrize("steps", [1, 3])
 def test_the_backward_pass_in_chunks_is_the_same_whatever_their_length(name, rule, steps, monkeypatch):
