@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from eprop.eligibility import Carry, Read, Synapses
@@ -68,7 +69,7 @@ class Immediate(EProp1):
 class _Forgetful(Wrapper):
     """A neuron whose step takes the state before it as given: D = 0, no eligibility vector lives on."""
 
-    def init(self, shape, dtype=None):
+    def init(self, shape, dtype=jnp.float32):
         return self.neuron.init(shape, dtype)
 
     def step(self, state, currents, z_prev):
