@@ -330,7 +330,7 @@ BAD_SETTINGS = {
     "inhibitory = 0.001: makes none of 100 neurons": {"inhibitory": 0.001},
     "delays = -1: must be 0 or above": {"delays": -1},
     "freeze = 'w_on': must be one of": {"freeze": ("w_on",)},
-    "frozen = 'w_rec:quick': population = 'quick'": {"freeze": ("w_rec:quick",)},
+    "frozen = 'w_rec:quick': this layer has no populations": {"freeze": ("w_rec:quick",)},
     "rewire = 0.0: with a density of 1": {"rewire": 0.0},
     "rewire_noise = 1.0: without rewire": {"rewire_noise": 1.0},
     "populations = none.toml: cannot be read": {"populations": "none.toml"},

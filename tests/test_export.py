@@ -7,7 +7,7 @@ import pytest
 
 from eprop import ALIF, BPTT, LIF, LSTM, EProp1, Filtered, InvalidSetting, Network, Readout, Recurrent
 from eprop.chips import loihi
-from eprop.interop import from_nir, from_npz, from_safetensors, named_arrays, to_loihi_rule
+from eprop.interop import from_nir, from_npz, from_safetensors, named_arrays, to_loihi_rule, to_nir
 from eprop.workshop.cli import main
 from eprop.workshop.settings import Experiment, NetworkSettings, RunSettings
 from eprop.workshop.tasks import PatternGeneration
@@ -130,4 +130,14 @@ def test_an_alif_populations_rule_is_written_and_read(tmp_path):
 def test_a_rule_that_cannot_be_said_is_refused_by_name(make, message, tmp_path):
     with pytest.raises(InvalidSetting, match=message):
         make(tmp_path / "rule.txt")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("write", [to_nir, lambda network: to_loihi_rule(network, "rule.txt")])
+def test_axonal_delays_are_not_left_out_unsaid(write, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    key = jax.random.key(0)
+    layer = Recurrent(LIF(reset="hard"), 3, 4, key=key, delays_rec=[0, 1, 0, 1])
+    with pytest.raises(InvalidSetting, match=r"layers\[0\]\.delays_rec: axonal delays are not written"):
+        write(Network((layer,), Readout(4, 2, key=key)))
     assert not list(tmp_path.iterdir())

@@ -236,6 +236,16 @@ def test_a_folder_of_another_program_survives_every_command_with_every_flag(tmp_
     assert set(tree(foreign)) == set(before) - {"config.json"}
 
 
+def test_overwrite_where_no_run_was_leaves_what_is_there(tmp_path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "note.txt").write_text("mine")
+    folder = RunFolder.create(tmp_path / "notes", {"command": "train"}, overwrite=True)
+    assert (folder.path / "note.txt").read_text() == "mine" and (folder.path / "config.json").is_file()
+    with pytest.raises(InvalidSetting, match=r"there is more: note\.txt; nothing was removed"):
+        RunFolder.create(tmp_path / "notes", {"command": "train"}, overwrite=True)
+    assert (folder.path / "config.json").is_file()
+
+
 def test_links_that_lead_out_of_a_folder_are_not_followed(tmp_path):
     folder = RunFolder.create(tmp_path / "run", config(tiny()))
     (tmp_path / "outside").write_text("mine")

@@ -9,6 +9,7 @@ import numpy as np
 from eprop.chips.loihi import EPropRule, eprop_alif, eprop_lif, rule_to_text
 from eprop.errors import InvalidSetting, require
 from eprop.files import write_text
+from eprop.interop._nir import require_no_delays
 from eprop.networks import Network, Recurrent
 from eprop.neurons import ALIF, LIF, Filtered
 from eprop.rules import EProp1, Rule
@@ -39,6 +40,7 @@ def to_loihi_rule(network: Network, path: str | Path, *, rule: Rule | None = Non
         raise InvalidSetting(f"layers[0]: {type(layer).__name__}: the chip runs forwards in time only")
     neuron: Any = layer.neuron.neuron if isinstance(layer.neuron, Filtered) else layer.neuron
     name = type(neuron).__name__
+    require_no_delays(0, layer)
     require(type(neuron) in (LIF, ALIF), f"layers[0]: {name}: rules are written for LIF and ALIF neurons")
     alpha = math.exp(-neuron.dt / _one("tau_m", neuron.tau_m))
     dv = round(4096 * (1 - alpha))

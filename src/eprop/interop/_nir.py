@@ -90,6 +90,13 @@ def _check(network: Network) -> None:
         refractory = getattr(neuron, "n_refractory", 1)
         require(refractory == 1, f"n_refractory = {refractory}: NIR's LIF has no refractory period")
         require(layer.frame == 1, f"frame = {layer.frame}: NIR's readout has no frames")
+        require_no_delays(n, layer)
+
+
+def require_no_delays(n: int, layer: Recurrent) -> None:
+    """Refuse axonal delays: they would be left out unsaid."""
+    for name in ("delays_in", "delays_rec"):
+        require(getattr(layer, name) is None, f"layers[{n}].{name}: axonal delays are not written")
 
 
 def require_nir() -> Any:

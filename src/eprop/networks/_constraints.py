@@ -249,7 +249,8 @@ def check_frozen(frozen: Any, populations: Sequence[tuple[str, int]], layer: Any
         require_choice("frozen", part, PLASTIC)
         require(getattr(layer, part) is not None, f"frozen = {name!r}: this layer has no {part}")
         if colon:
-            require_choice(f"frozen = {name!r}: population", population, [p for p, _ in populations] or ["(none)"])
+            require(bool(populations), f"frozen = {name!r}: this layer has no populations")
+            require_choice(f"frozen = {name!r}: population", population, [p for p, _ in populations])
     return tuple(frozen)
 
 

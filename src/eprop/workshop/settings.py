@@ -96,8 +96,7 @@ class NetworkSettings:
     """A TOML file with a table for each population of a layer: [fast], neurons = 80, constants of the neuron (tau_m =
     10.0), sign = "excitatory" or "inhibitory", delay = 2. Its contents are kept in the run folder."""
     delays: int = 0
-    """Axonal delays: spikes take up to so many steps longer to other neurons (not to the readout), spread evenly over
-    the neurons from 0 to this."""
+    """Axonal delays: neuron i's spikes take i mod (this + 1) steps longer to other neurons (not to the readout)."""
     freeze: tuple[str, ...] = ()
     """What does not learn: w_in w_rec bias readout embedding; or of one population, w_rec:fast."""
     rewire: float | None = None
@@ -161,7 +160,10 @@ class NetworkSettings:
         """The numbers of biology's constraints; the network refuses what does not fit its neurons."""
         require(0 < self.density <= 1, f"density = {self.density}: must be above 0 and at most 1")
         require(self.delays >= 0, f"delays = {self.delays}: must be 0 or above")
-        require_at_most(10**4, delays=self.delays)
+        require(
+            self.delays < self.neurons,
+            f"delays = {self.delays}: neuron i has i mod (this + 1), and there are only {self.neurons} neurons",
+        )
         require(0 <= self.inhibitory <= 1, f"inhibitory = {self.inhibitory}: must be from 0 to 1")
         some = self.inhibitory == 0 or round(self.inhibitory * self.neurons) >= 1
         require(some, f"inhibitory = {self.inhibitory}: makes none of {self.neurons} neurons inhibitory")
@@ -172,6 +174,10 @@ class NetworkSettings:
         require(
             self.rewire is not None or self.rewire_noise == 0,
             f"rewire_noise = {self.rewire_noise}: without rewire nothing is rewired",
+        )
+        require(
+            self.rewire is None or self.rewire >= 0,
+            f"rewire = {self.rewire}: the rate must be 0 or above",
         )
         require(
             self.rewire is None or self.density < 1,

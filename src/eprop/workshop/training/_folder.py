@@ -70,9 +70,10 @@ class RunFolder:
                 if go_on and folder.holds_run:
                     folder._check_same(config)
                     return folder
+                replaces = overwrite and is_ours(path)
                 mark = {"format": FORMAT, "version": VERSION, "finished": False}
                 write_json(path / MARK, mark | {"config": config, "made_with": [made_with()]})
-                if overwrite:
+                if replaces:
                     clear(path)
                 write_json(path / CONFIG, config)
         except OSError as error:
