@@ -74,7 +74,9 @@ def test_train_plot_and_resume(tmp_path, capsys):
     (out / "figures" / "learning.png").unlink()
     run("plot", out)
     assert (out / "figures" / "learning.png").is_file()
+    capsys.readouterr()
     run("resume", out)
+    assert "has ended already" in capsys.readouterr().out
     assert json.loads((out / "summary.json").read_text()) == summary
 
 

@@ -33,6 +33,8 @@ def _opened(path: Path, iterations: str) -> RunFolder:
         if not (iterations.isascii() and iterations.isdigit() and len(iterations) < 16):
             raise InvalidSetting(f"iterations = {iterations!r}: must be a whole number")
         folder.extend(int(iterations))
+    elif folder.finished and folder.config["command"] in ("train", "compare", "gradients"):
+        print(f"{folder.path}: has ended already; its pictures are drawn again (--iterations N trains on)")
     return folder
 
 
