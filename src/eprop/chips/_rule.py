@@ -10,13 +10,13 @@ from jaxtyping import Array, Float, UInt32
 from eprop.chips._checks import require_range
 from eprop.chips._grid import Grid, Rounding, digest, drawn, each, generators, on_grid, require_grid
 from eprop.eligibility import Carry, Read, Recurrence, Synapses, Traces, Trajectory, record, split_presynaptic, unroll
-from eprop.eligibility.stepwise import dense_zero_traces, eligibility_step
+from eprop.eligibility.stepwise import dense_zero_traces, eligibility_step, through_head
 from eprop.eligibility.tools import filled, gather, split_constants, with_gradient
 from eprop.errors import InvalidSetting, require, require_choice
 from eprop.learning_signals import Feedback, as_feedback
 from eprop.networks import Network, Recurrent
 from eprop.neurons import Neuron, Outputs, PyTree, readout_output
-from eprop.rules import EProp1, Future, Rule
+from eprop.rules import EProp1, Future, Result, Rule
 
 
 class QuantisedEProp1(Rule):
@@ -96,7 +96,7 @@ class QuantisedEProp1(Rule):
         carry: Carry,
         read: Read | None = None,
         future: Future | None = None,
-    ) -> tuple[Outputs, Float[Array, "time batch output"] | None, Carry]:
+    ) -> Result:
         self._check(carry, future, one_window=True)
         components = len(jax.tree.leaves(eqx.filter(carry.state, eqx.is_inexact_array)))
         require_grid("traces", self.traces, components)
@@ -122,15 +122,10 @@ class QuantisedEProp1(Rule):
         return outputs, y, jax.lax.stop_gradient(last)
 
 
-def _signals(outputs: Outputs, given: Outputs, error: Array | None, read: Any) -> tuple[Outputs, Any]:
+def _signals(outputs: Outputs, given: Outputs, error: Array | None, read: Read | None) -> tuple[Outputs, Read | None]:
     """Learning signals at the outputs, those through `B` among them, and the gradient of `W_out` and `B`."""
     signals = filled(given, outputs)
-    if error is None or read is None:
-        return signals, None
-    leaves, structure = jax.tree.flatten(signals)
-    leaves[-1] = leaves[-1] + error @ read[1].T
-    weight = jnp.einsum("tbn,tbk->nk", readout_output(outputs), error)
-    return structure.unflatten(leaves), (weight, weight)
+    return (signals, None) if error is None or read is None else through_head(signals, outputs, error, read)
 
 
 class _Largest(NamedTuple):

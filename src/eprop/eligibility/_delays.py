@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Int8
 
 
 class DelayLine(NamedTuple):
@@ -42,14 +42,19 @@ def pushed(line: DelayLine | None, z: Float[Array, "batch neuron"]) -> DelayLine
     return line._replace(past=jnp.concatenate([z[None], line.past[:-1]]))
 
 
+def shifted(
+    z_start: Float[Array, "batch neuron"], z: Float[Array, "time batch neuron"] | Int8[Array, "time batch neuron"]
+) -> Float[Array, "time batch neuron"]:
+    """`z_{t-1}`, from the output before the first step and those of all steps."""
+    return jnp.concatenate([z_start[None], z[:-1].astype(z_start.dtype)])
+
+
 def seen_over_time(
     line: DelayLine | None, z_start: Float[Array, "batch neuron"], z: Array
 ) -> Float[Array, "time batch column"]:
     """`seen` of all steps, from the line and `z` before the first and the outputs of all steps."""
-    now = jnp.concatenate([z_start[None], z[:-1].astype(z_start.dtype)])
-    if line is None:
-        return now
-    return shift(line.past, now, line.delays)
+    now = shifted(z_start, z)
+    return now if line is None else shift(line.past, now, line.delays)
 
 
 def shift(

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero, custom_vjp_primal_tree_values
-from jaxtyping import Array, Float, Int8
+from jaxtyping import Array, Float
 
 from eprop.eligibility._delays import DelayLine
 from eprop.errors import InvalidSetting, require
@@ -114,13 +114,6 @@ def input_currents(synapses: Synapses, inputs: Float[Array, "time batch n_in"]) 
 def unstack_currents(currents: Float[Array, "*lead current neuron"]) -> tuple[Float[Array, "*lead neuron"], ...]:
     """A tuple with an entry for each current, as `step` takes them."""
     return tuple(currents[..., q, :] for q in range(currents.shape[-2]))
-
-
-def shifted(
-    z_start: Float[Array, "batch neuron"], z: Float[Array, "time batch neuron"] | Int8[Array, "time batch neuron"]
-) -> Float[Array, "time batch neuron"]:
-    """`z_{t-1}`, from the output before the first step and those of all steps."""
-    return jnp.concatenate([z_start[None], z[:-1].astype(z_start.dtype)])
 
 
 def presynaptic_activity(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from eprop.eligibility._adjoint import Later, adjoint
-from eprop.eligibility._delays import DelayLine, seen_over_time
+from eprop.eligibility._delays import DelayLine, seen_over_time, shifted
 from eprop.eligibility._elementwise import require_elementwise
 from eprop.eligibility._pullbacks import Run, run
 from eprop.eligibility._traces import contract_traces, pending_of, settle
@@ -20,7 +20,6 @@ from eprop.eligibility._types import (
     gather,
     presynaptic_activity,
     require_traces_of,
-    shifted,
     split_constants,
     split_presynaptic,
     with_gradient,

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from eprop.eligibility._delays import DelayLine, pushed, seen
+from eprop.eligibility._delays import DelayLine, pushed, seen, shifted
 from eprop.eligibility._types import (
     Carry,
     Synapses,
@@ -27,7 +27,6 @@ from eprop.eligibility._types import (
     gather,
     input_currents,
     presynaptic_activity,
-    shifted,
     split_constants,
     split_presynaptic,
     spread,
@@ -98,7 +97,7 @@ def unroll(
         signals, error, *seed, _, _ = cotangents
         of_read = None
         if read is not None and error is not None:
-            signals, of_read = _through_head(signals, outputs, error, read)
+            signals, of_read = through_head(signals, outputs, error, read)
 
         def shown(*arguments):
             outputs, (last, z, line), _ = loop(*arguments, integers=integers)
@@ -128,7 +127,7 @@ def _past(line: DelayLine | None) -> Array | None:
     return None if line is None else line.past
 
 
-def _through_head(signals: Outputs, outputs: Outputs, error: Array, read: Read) -> tuple[Outputs, Read]:
+def through_head(signals: Outputs, outputs: Outputs, error: Array, read: Read) -> tuple[Outputs, Read]:
     """The learning signals with those that a head's error sends back, and the gradients of its weights and feedback."""
     leaves, structure = jax.tree.flatten(signals, is_leaf=lambda s: s is None)
     more = error @ read[1].T

@@ -2,6 +2,7 @@
 
 from eprop.errors import InvalidSetting, require, require_choice
 from eprop.rules._base import Future as Future
+from eprop.rules._base import Result as Result
 from eprop.rules._base import Rule as Rule
 from eprop.rules._base import require_rule as require_rule
 from eprop.rules._bptt import BPTT as BPTT

@@ -161,13 +161,10 @@ def _run(options: Any, make: "Callable[[bool, bool], RunFolder]") -> None:
 
 
 def _check(experiment: Experiment[Any]) -> None:
-    """Fail before a folder is made, on what only the data can tell, or the network."""
-    from eprop.workshop.training import check_network
-
+    """Fail before a folder is made, on what only the data can tell."""
     task = experiment.task
     _ = task.n_in, task.n_out
     set_precision(experiment.network.precision)
-    check_network(experiment.network)
 
 
 def _parse(command: str, arguments: list[str], options: Any) -> tuple[str, Any, Experiment] | None:

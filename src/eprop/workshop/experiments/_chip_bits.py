@@ -3,7 +3,7 @@
 import dataclasses
 import importlib.util
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -256,7 +256,12 @@ def _baseline(
     config = {
         "command": "train", "task": BITS_TASKS[task], "experiment": experiment_to_json(experiment), "seeds": seeds
     }  # fmt: skip
-    summary = train(experiment, _part(folder, f"{task}-{name}", lambda: config), task=BITS_TASKS[task], seeds=seeds)
+    summary = train(
+        experiment,
+        RunFolder.open_or_create(folder.path / f"{task}-{name}", lambda: config),
+        task=BITS_TASKS[task],
+        seeds=seeds,
+    )
     return [_result(task, name, summary, value, seed=seed) for seed, value in enumerate(summary["value"])]
 
 
@@ -269,7 +274,7 @@ def _block(
         own = {"task": task, "rounding": rounding, "form": form, "spans": _spans(experiment, settings)._asdict()}
         return {"command": "part", "settings": own}
 
-    run = _part(folder, f"{task}-{rounding}-{form}", config)
+    run = RunFolder.open_or_create(folder.path / f"{task}-{rounding}-{form}", config)
     kept = run.config["settings"]["spans"]
     spans = Spans(tuple(kept["state"]), tuple(kept["traces"]), kept["signals"])
     trainer = ChipBitsTrainer(experiment, settings, rounding, form, spans)
@@ -278,11 +283,6 @@ def _block(
         _result(task, "quantised", summary, value, rounding=rounding, form=form, **row._asdict())
         for row, value in zip(trainer.rows, summary["value"], strict=True)
     ]
-
-
-def _part(folder: RunFolder, name: str, config: Callable[[], dict[str, Any]]) -> RunFolder:
-    path = folder.path / name
-    return RunFolder.open(path) if (path / "config.json").is_file() else RunFolder.create(path, config())
 
 
 def _result(task: str, network: str, summary: dict[str, Any], value: float, **what: Any) -> dict[str, Any]:

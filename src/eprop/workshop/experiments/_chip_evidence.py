@@ -89,10 +89,8 @@ def run_chip_evidence(folder: RunFolder, settings: ChipEvidenceFigure) -> Group:
 
 def _one(folder: RunFolder, settings: ChipEvidenceFigure, chip: str, seed: int) -> dict[str, Any]:
     """The summary of one chip and seed. A kill loses what it had computed; the same seed computes the same bits."""
-    path = folder.path / f"{chip}-{seed}"
-    made = (path / "config.json").is_file()
     config = {"command": "part", "settings": {"chip": chip, "seed": seed}}
-    run = RunFolder.open(path) if made else RunFolder.create(path, config)
+    run = RunFolder.open_or_create(folder.path / f"{chip}-{seed}", lambda: config)
     if run.summary is None:
         began = time.monotonic()
         done = _on_reckon(settings, seed) if chip == "reckon" else _on_loihi(settings, chip, seed)

@@ -91,13 +91,10 @@ def run_comparison(folder: RunFolder, done: Callable[[dict[str, Any]], None] | N
 def rule_folder(folder: RunFolder, name: str) -> RunFolder:
     """The run folder of one rule, made at the first call."""
     path = folder.path / make_rule(name).label.replace(":", "-")
-    if (path / "config.json").is_file():
-        return RunFolder.open(path)
     config = folder.config
     settings = config["experiment"] | {"rule": dataclasses.asdict(RuleSettings(rule=name))}
-    return RunFolder.create(
-        path, {"command": "train", "task": config["task"], "experiment": settings, "seeds": config["seeds"]}
-    )
+    made = {"command": "train", "task": config["task"], "experiment": settings, "seeds": config["seeds"]}
+    return RunFolder.open_or_create(path, lambda: made)
 
 
 def begun_rule(folder: RunFolder, name: str) -> RunFolder | None:

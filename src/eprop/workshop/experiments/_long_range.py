@@ -204,10 +204,8 @@ def part_path(folder: RunFolder, cell: tuple[str, str, str]) -> Path:
 
 
 def _part(folder: RunFolder, settings: LongRangeSettings, cell: tuple[str, str, str]) -> RunFolder:
-    path = part_path(folder, cell)
-    if (path / "config.json").is_file():
-        return RunFolder.open(path)
-    return RunFolder.create(path, {"command": "part", "settings": settings_to_json(settings)})
+    config = {"command": "part", "settings": settings_to_json(settings)}
+    return RunFolder.open_or_create(part_path(folder, cell), lambda: config)
 
 
 def longest(lines: list[dict[str, Any]], seeds: int) -> list[int]:

@@ -122,9 +122,9 @@ def load_learnt(folder: RunFolder, trainer: OneShotTrainer) -> Learnt:
 def part_folder(folder: RunFolder, name: str, experiment: OneShotExperiment | None = None) -> RunFolder:
     """The run folder of one outer loop, made at the first call."""
     path = folder.path / name
-    if experiment is None or (path / "config.json").is_file():
+    if experiment is None:
         return RunFolder.open(path)
-    return RunFolder.create(path, {"command": "part", "settings": settings_to_json(experiment)})
+    return RunFolder.open_or_create(path, lambda: {"command": "part", "settings": settings_to_json(experiment)})
 
 
 def _trained(folder: RunFolder, name: str, trainer: OneShotTrainer) -> Learnt:

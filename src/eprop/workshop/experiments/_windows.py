@@ -109,12 +109,8 @@ def run_rules(
     """Run, or go on with, one run folder a rule; their summaries, in the rules' order."""
     summaries = []
     for rule, experiment in experiments.items():
-        path = rule_path(folder, rule)
-        if (path / "config.json").is_file():
-            run = RunFolder.open(path)
-        else:
-            config = {"command": "train", "task": task, "experiment": experiment_to_json(experiment)}
-            run = RunFolder.create(path, config | {"seeds": list(seeds)})
+        config = {"command": "train", "task": task, "experiment": experiment_to_json(experiment), "seeds": list(seeds)}
+        run = RunFolder.open_or_create(rule_path(folder, rule), lambda config=config: config)
         summaries.append(train(experiment, run, task=task, seeds=seeds))
     return summaries
 

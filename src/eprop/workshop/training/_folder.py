@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -93,6 +94,11 @@ class RunFolder:
         folder = cls(path)
         _ = folder.config
         return folder
+
+    @classmethod
+    def open_or_create(cls, path: Path, config: Callable[[], dict[str, Any]]) -> "RunFolder":
+        """The run at `path`, to go on with; or, where none was begun, a new one with that configuration."""
+        return cls.open(path) if cls(path).holds_run else cls.create(path, config())
 
     @property
     def holds_run(self) -> bool:
